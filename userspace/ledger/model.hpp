@@ -1,0 +1,155 @@
+#pragma once
+
+#include <sys/types.h>
+
+#include <array>
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "jemtrace/abi.h"
+#include "ledger/histogram.hpp"
+
+/// What the tool knows, as plain data: filled by a live trace or a recording, read by explain and render.
+/// optional: nullopt is "unknown", which is never shown as 0.
+namespace jemtrace::ledger {
+
+template <typename T>
+using Maybe = std::optional<T>;
+
+struct Header {
+  std::string jemtrace_version, kernel, host;
+  int64_t start_unix_ns = 0;
+  std::vector<std::string> command;
+};
+
+struct RoleInfo {
+  uint64_t offset = 0;
+  std::string found_by;
+  std::string probe = "none";  // none, entry, entry_return
+  Maybe<std::string> cost_class;  // emulated, single_step; unset when not probed
+};
+
+struct ImageInfo {
+  std::string path;  // untrusted: escape when printing
+  std::string build_id, version, prefix, linkage, tier;
+  std::map<std::string, RoleInfo> roles;
+  std::vector<std::string> missing;
+  std::vector<std::string> notes;
+};
+
+/// One option: its value and where that comes from ("MALLOC_CONF in its environment", "default of 5.3.0").
+struct Setting {
+  std::string value, source;
+};
+
+struct TargetInfo {
+  pid_t pid = 0;
+  uint64_t start_time_ns = 0;  // since boot
+  std::string comm, exe, cgroup;  // untrusted
+  std::vector<ImageInfo> images;
+  std::map<std::string, Setting> conf;  // by jemalloc's option names; absent: unknown
+};
+
+/// A value and how it was got.
+struct Sampled {
+  uint64_t value = 0;
+  std::string method;  // "statm", "smaps_rollup"
+  uint64_t age_ms = 0;
+};
+
+struct Sample {
+  Maybe<Sampled> rss_bytes, lazyfree_bytes;
+};
+
+struct States {
+  Maybe<uint64_t> allocated_bytes, active_bytes, dirty_bytes, muzzy_bytes, retained_bytes;
+};
+
+struct TransitionTotals {
+  std::array<Histogram, JT_PAYERS> by_payer;
+  [[nodiscard]] Histogram total() const;
+};
+using Transitions = std::array<TransitionTotals, JT_TRANSITIONS>;
+
+struct CallSiteTotals {
+  std::string image;  // file name of the image; empty: not in a jemalloc
+  std::vector<uint64_t> frames;       // file offsets of the return addresses, innermost first
+  std::vector<std::string> functions;  // what they lie in, where known; same length or empty
+  jt_syscall syscall = JT_SYS_NONE;
+  int advice = 0;
+  jt_purpose purpose = JT_UNCLASSIFIED;
+  uint64_t calls = 0, bytes = 0, failed = 0, total_ns = 0;
+};
+
+struct ThreadWork {
+  pid_t tid = 0;
+  std::string comm;  // untrusted
+  jt_payer payer = JT_PAYER_APP;
+  uint64_t calls = 0, latency_ns = 0, bytes = 0;
+};
+
+/// All that happened to one target since a moment.
+struct Totals {
+  Transitions transitions;
+  jt_counters counters{};
+};
+
+struct Interval {
+  pid_t pid = 0;
+  std::string comm;
+  int64_t unix_ns = 0;
+  uint64_t window_ns = 0;
+  Totals delta;
+  Sample sample;
+  States states;
+};
+
+struct RssAccount {
+  Maybe<uint64_t> start_bytes, end_bytes, max_bytes, lazyfree_end_bytes;
+  Maybe<int64_t> purge_delta_bytes;
+  uint64_t purge_delta_error_bytes = 0;
+};
+
+struct Cost {
+  Maybe<uint64_t> bpf_run_ns;  // estimate from 1 in 64 calls
+  uint64_t events = 0;         // memory syscalls and probe hits seen
+  uint64_t probe_hits = 0;
+  uint64_t sampling_ns = 0;    // reading /proc
+  uint64_t cpu_ns = 0;         // jemtrace's own, user and system
+  uint64_t max_rss_bytes = 0;  // jemtrace's own
+};
+
+using Losses = std::array<uint64_t, JT_LOSSES>;
+
+struct Summary {
+  TargetInfo target;
+  uint64_t window_ns = 0;
+  bool exited = false;
+  Totals totals;
+  std::vector<ThreadWork> payers;        // most work first
+  std::vector<CallSiteTotals> callsites;  // most calls first
+  RssAccount rss;
+  Losses losses{};  // of the whole host: a lost event has no owner
+  Cost cost;
+  bool exact = false;  // every role that exactness needs was probed for the whole life of the process
+  std::vector<std::string> caveats;  // one sentence each: what was missed or could not be measured
+};
+
+/// With --events.
+struct TransitionEvent {
+  jt_call_event raw;
+};
+
+/// jemalloc's spelling of what moved: "dirty_muzzy", ...
+const char* name(jt_transition transition);
+const char* name(jt_state state);
+const char* name(jt_payer payer);
+const char* name(jt_cause cause);
+const char* name(jt_syscall syscall);
+const char* name(jt_purpose purpose);  // "sweep", "oversize", "zero_fill", ...
+const char* name(jt_loss loss);        // "ring_events", "map_full", "unmatched_exit", ... (the keys of `losses`)
+
+}  // namespace jemtrace::ledger
