@@ -149,8 +149,9 @@ struct jt_file {
 
 /* `files`: what user space knows about a file that may be mapped executable. */
 struct jt_file_info {
-	uint32_t image;	   /* index into `images`; JT_NO_IMAGE: looked at, holds no jemalloc */
-	uint32_t pad;
+	uint32_t image;		 /* index into `images`; JT_NO_IMAGE: looked at, holds no jemalloc */
+	uint32_t wrapper_words;	 /* see jt_target_image */
+	uint64_t size;		 /* st_size when it was looked at: another one means another file on this inode */
 	uint64_t exe_code_vaddr; /* lowest p_vaddr of an executable PT_LOAD: mm->start_code minus the load bias */
 	uint64_t text_vaddr;	 /* the executable PT_LOAD that holds jemalloc */
 	uint64_t text_offset;
@@ -194,7 +195,7 @@ struct jt_target_image {
 	uint64_t end;
 	uint64_t file_offset;
 	uint32_t image;
-	uint32_t pad;
+	uint32_t wrapper_words; /* stack words between the C library's syscall and its caller: glibc 0, musl 1 */
 };
 struct jt_target {
 	struct jt_target_id id;
@@ -287,12 +288,11 @@ struct jt_callsite_key {
 
 enum jt_event_type {
 	JT_EV_CALL = 1,	 /* struct jt_call_event */
-	JT_EV_SWEEP = 2, /* struct jt_sweep_event */
-	JT_EV_FORK = 3,	 /* the rest: struct jt_lifecycle_event */
-	JT_EV_EXEC = 4,
-	JT_EV_EXIT = 5,
-	JT_EV_NEW_FILE = 6,   /* a file that user space has not looked at was mapped executable */
-	JT_EV_NEW_IMAGE = 7,  /* a known image was mapped: the target is registered already */
+	JT_EV_FORK = 2,	 /* the rest: struct jt_lifecycle_event */
+	JT_EV_EXEC = 3,
+	JT_EV_EXIT = 4,
+	JT_EV_NEW_FILE = 5,   /* a file that user space has not looked at was mapped executable */
+	JT_EV_NEW_IMAGE = 6,  /* a known image was mapped: the target is registered already */
 };
 
 struct jt_event_header {
@@ -323,28 +323,15 @@ struct jt_call_event {
 	uint8_t payer;
 	uint8_t transition; /* JT_TRANSITIONS: none */
 	uint8_t has_rss_delta;
-	uint32_t pad;
+	uint32_t sweep; /* counts the sweeps of this thread; 0: not in one */
 	uint64_t frames[3];
 };
 #define JT_NO_ARENA 0xffffffffu
 
-/* A sweep that purged something, sent when the thread's next one begins or the sweep's thread leaves it. */
-struct jt_sweep_event {
-	struct jt_event_header h;
-	uint64_t latency_ns; /* start of the sweep to the end of its last purge */
-	uint64_t extents;
-	uint64_t bytes;
-	uint64_t limit_pages; /* npages_limit; ~0 when unknown */
-	uint32_t arena;
-	uint8_t state;
-	uint8_t cause;
-	uint8_t pad[2];
-};
-
 struct jt_lifecycle_event {
 	struct jt_event_header h;
 	struct jt_file file;
-	uint64_t addr; /* NEW_*: start of the mapping; 0 for the program itself at exec */
+	uint64_t addr; /* NEW_*: start of the mapping; EXEC: born_ns of the life that ended, 0 if none */
 	uint64_t len;
 	uint64_t file_offset;
 	uint32_t parent; /* FORK: the parent's tgid */
@@ -360,7 +347,6 @@ JT_STATIC_ASSERT(sizeof(struct jt_hist_key) == 24, "");
 JT_STATIC_ASSERT(sizeof(struct jt_hist) == 8 * (6 + JT_HIST_BUCKETS), "");
 JT_STATIC_ASSERT(sizeof(struct jt_event_header) == 56, "");
 JT_STATIC_ASSERT(sizeof(struct jt_call_event) == 136, "");
-JT_STATIC_ASSERT(sizeof(struct jt_sweep_event) == 96, "");
 JT_STATIC_ASSERT(sizeof(struct jt_lifecycle_event) == 112, "");
 
 #ifdef __cplusplus

@@ -7,7 +7,8 @@
 
 namespace jemtrace::ledger {
 
-/// Latencies and amounts of one kind of transition, in the exponential buckets of jt_hist. Adds up losslessly.
+/// Latencies and amounts of one kind of transition, in the exponential buckets of jt_hist. Adds up
+/// losslessly.
 class Histogram {
  public:
   Histogram() = default;
@@ -15,7 +16,8 @@ class Histogram {
 
   void record(uint64_t latency_ns, uint64_t extents, uint64_t bytes);
   void merge(const Histogram& other);
-  /// What came since `earlier`, an older state of the same histogram. min and max are those of the buckets.
+  /// What came since `earlier`, an older state of the same histogram. min and max are exact when the window
+  /// moved them, else the bounds of the outermost buckets, tightened by what is known of the whole.
   [[nodiscard]] Histogram since(const Histogram& earlier) const;
 
   [[nodiscard]] uint64_t extents() const { return h_.extents; }
@@ -26,8 +28,9 @@ class Histogram {
   [[nodiscard]] uint64_t max_ns() const { return h_.max_ns; }
   [[nodiscard]] const jt_hist& raw() const { return h_; }
 
-  /// Latency below which a share `q` of the calls stayed, 0 < q <= 1; within 4.5 % (half a bucket), and never beyond
-  /// min and max. 0 when empty.
+  /// Latency below which a share `q` of the calls stayed, 0 < q <= 1: of the ceil(q * count)-th smallest,
+  /// within 4.5 % (half a bucket) from 60 ns to 16 s, give or take the rounding to whole ns, and never beyond
+  /// min and max. The outermost buckets are wider. 0 when empty.
   [[nodiscard]] uint64_t quantile_ns(double q) const;
 
   /// Largest latency of bucket `i`, in whole nanoseconds; ~0 for the last.

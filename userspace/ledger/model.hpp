@@ -22,6 +22,7 @@ using Maybe = std::optional<T>;
 struct Header {
   std::string jemtrace_version, kernel, host;
   int64_t start_unix_ns = 0;
+  Maybe<uint64_t> start_mono_ns;  // CLOCK_MONOTONIC at the same moment: turns the ts_ns of events into a time of day
   std::vector<std::string> command;
 };
 
@@ -66,6 +67,8 @@ struct Sample {
 
 struct States {
   Maybe<uint64_t> allocated_bytes, active_bytes, dirty_bytes, muzzy_bytes, retained_bytes;
+  std::string method;  // how they were read; empty when they were not
+  Maybe<uint64_t> age_ms;
 };
 
 struct TransitionTotals {
@@ -95,6 +98,8 @@ struct ThreadWork {
 struct Totals {
   Transitions transitions;
   jt_counters counters{};
+  /// What came since `earlier`, an older state of the same target.
+  [[nodiscard]] Totals since(const Totals& earlier) const;
 };
 
 struct Interval {
@@ -134,6 +139,7 @@ struct Summary {
   RssAccount rss;
   Losses losses{};  // of the whole host: a lost event has no owner
   Cost cost;
+  bool decommit = false;  // vm.overcommit_memory is 2: pages go back by mmap(PROT_NONE), not by MADV_DONTNEED
   bool exact = false;  // every role that exactness needs was probed for the whole life of the process
   std::vector<std::string> caveats;  // one sentence each: what was missed or could not be measured
 };
@@ -141,6 +147,19 @@ struct Summary {
 /// With --events.
 struct TransitionEvent {
   jt_call_event raw;
+};
+
+/// With --events: a sweep that purged something.
+struct SweepEvent {
+  uint64_t ts_ns = 0;  // CLOCK_MONOTONIC, its start
+  pid_t pid = 0, tid = 0;
+  std::string comm;  // untrusted
+  jt_state state = JT_STATE_UNKNOWN;
+  jt_cause cause = JT_CAUSE_UNKNOWN;
+  Maybe<uint32_t> arena;
+  Maybe<uint64_t> limit_pages;  // npages_limit
+  uint64_t extents = 0, bytes = 0;
+  uint64_t latency_ns = 0;  // to the end of its last purge
 };
 
 /// jemalloc's spelling of what moved: "dirty_muzzy", ...

@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-3-Clause */
+/* maps.bpf.h: what the two sides share, and the knobs that user space sets before loading. */
+#pragma once
+
+#include "vmlinux.h"
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+#include "jemtrace/abi.h"
+
+enum event_mode { EVENTS_NONE, EVENTS_SLOW, EVENTS_ALL };
+
+const volatile bool use_task_storage = true; /* since 5.12 for tracing programs; else the hash below */
+const volatile bool register_all = false;    /* every process that maps a known image becomes a target */
+const volatile __u32 event_mode = EVENTS_NONE;
+const volatile __u64 slow_ns = ~0ULL;
+const volatile __u64 hist_bounds[JT_HIST_FINITE]; /* whole nanoseconds, inclusive */
+
+/* Maps are preallocated: allocating from a tracing program warns on kernels before 6.1. User space sets the sizes. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__type(key, __u32); /* tgid */
+	__type(value, struct jt_target);
+} targets SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 32768);
+	__type(key, struct jt_file);
+	__type(value, struct jt_file_info);
+} files SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, JT_MAX_IMAGES);
+	__type(key, __u32);
+	__type(value, struct jt_image);
+} images SEC(".maps");
+
+/* Per image: file offset of a return address or a probed instruction -> what is there. */
+struct image_sites {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__uint(key_size, sizeof(__u64));
+	__uint(value_size, sizeof(struct jt_site)); /* clang leaves no full type behind for an inner map */
+};
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, JT_MAX_IMAGES);
+	__type(key, __u32);
+	__array(values, struct image_sites);
+} sites SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__type(key, struct jt_target_id);
+	__type(value, struct jt_counters);
+} counters SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 8192);
+	__type(key, struct jt_hist_key);
+	__type(value, struct jt_hist);
+} hists SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__type(key, struct jt_payer_key);
+	__type(value, struct jt_payer_work);
+} payers SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4096);
+	__type(key, struct jt_callsite_key);
+	__type(value, struct jt_calls);
+} callsites SEC(".maps");
+
+/* Zeroes to insert from: the values above are larger than a BPF stack. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct jt_hist);
+} zeroes SEC(".maps");
+_Static_assert(sizeof(struct jt_counters) <= sizeof(struct jt_hist), "zeroes must cover both");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, JT_LOSSES);
+	__type(key, __u32);
+	__type(value, __u64);
+} losses SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1 << 20);
+} events SEC(".maps");
+
+/* Apart from the events, so that a flood of purges cannot push out a fork or an exit. */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1 << 18);
+} lifecycle SEC(".maps");
+
+static __always_inline void count_loss(enum jt_loss kind)
+{
+	__u32 key = kind;
+	__u64 *lost = bpf_map_lookup_elem(&losses, &key);
+
+	if (lost)
+		*lost += 1;
+}
+
+/* Looks an element up, and inserts a zeroed one when there is none. NULL is counted as a loss. */
+static __always_inline void *lookup_or_zero(void *map, const void *key)
+{
+	__u32 first = 0;
+	void *value, *zero;
+
+	value = bpf_map_lookup_elem(map, key);
+	if (value)
+		return value;
+	zero = bpf_map_lookup_elem(&zeroes, &first);
+	if (!zero)
+		return NULL;
+	bpf_map_update_elem(map, key, zero, BPF_NOEXIST); /* another CPU may have been first: look again */
+	value = bpf_map_lookup_elem(map, key);
+	if (!value)
+		count_loss(JT_LOSS_MAP_FULL);
+	return value;
+}
+
+/* An index that the verifier, too, knows to be smaller than `size`, a power of two. */
+static __always_inline __u32 within(__u32 index, __u32 size)
+{
+	barrier_var(index);
+	return index & (size - 1);
+}
+
+static __always_inline struct jt_target *current_target(void)
+{
+	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
+
+	return bpf_map_lookup_elem(&targets, &tgid);
+}

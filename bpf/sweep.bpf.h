@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-3-Clause */
+/*
+ * sweep.bpf.h: the one thing that a syscall cannot tell: which cache a purged extent came from.
+ *
+ * One probe at the start of a decay pass (or, where the compiler inlined that function, at each eviction) notes the
+ * cache's state for the thread; the purges that follow on this thread are of that pass, as jemalloc evicts all extents
+ * of a pass before it purges the first.
+ */
+#pragma once
+
+#include "syscalls.bpf.h"
+
+static __always_inline __u64 argument(struct pt_regs *ctx, __u8 number)
+{
+	switch (number) {
+	case 1:
+		return PT_REGS_PARM1_CORE(ctx);
+	case 2:
+		return PT_REGS_PARM2_CORE(ctx);
+	case 3:
+		return PT_REGS_PARM3_CORE(ctx);
+	case 4:
+		return PT_REGS_PARM4_CORE(ctx);
+	case 5:
+		return PT_REGS_PARM5_CORE(ctx);
+	default:
+		return 0;
+	}
+}
+
+/*
+ * The cache that an argument points to. A static function may have lost an argument to the optimiser, so each
+ * candidate must make sense: a known state, and from 5.3.0 an arena index right behind it.
+ */
+static __always_inline bool read_cache(const struct jt_image *image, __u64 cache, __u8 *state, __u32 *arena)
+{
+	__u32 value = 0, ind = JT_NO_ARENA;
+
+	if (cache < 4096 || !image->cache_state_offset)
+		return false;
+	if (bpf_probe_read_user(&value, sizeof(value), (void *)(cache + image->cache_state_offset)))
+		return false;
+	if (value < JT_STATE_DIRTY || value > JT_STATE_RETAINED)
+		return false;
+	if (image->cache_ind_offset) {
+		if (bpf_probe_read_user(&ind, sizeof(ind), (void *)(cache + image->cache_ind_offset)))
+			return false;
+		if (ind > 4096) /* MALLCTL_ARENAS_ALL */
+			return false;
+	}
+	*state = value;
+	*arena = ind;
+	return true;
+}
+
+SEC("uprobe")
+int decay_probe(struct pt_regs *ctx)
+{
+	struct jt_target *target = current_target();
+	__u64 ip = PT_REGS_IP_CORE(ctx);
+	struct jt_target_image *where;
+	struct jt_counters *counters;
+	struct thread *thread;
+	struct jt_image *image;
+	struct jt_site *site;
+	struct sweep *sweep;
+	__u8 state = JT_STATE_UNKNOWN;
+	__u32 arena = JT_NO_ARENA;
+	__u32 index;
+
+	if (!target)
+		return 0;
+	where = image_at(target, ip);
+	site = where ? site_at(where, ip) : NULL;
+	if (!site)
+		return 0;
+	index = where->image;
+	image = bpf_map_lookup_elem(&images, &index);
+	thread = make_thread();
+	if (!image || !thread)
+		return 0;
+	counters = counters_of(&target->id);
+	if (counters)
+		__sync_fetch_and_add(&counters->probe_hits, 1);
+	if (!read_cache(image, argument(ctx, site->cache_arg[0]), &state, &arena) &&
+	    !read_cache(image, argument(ctx, site->cache_arg[1]), &state, &arena))
+		count_loss(JT_LOSS_UNREAD_CACHE);
+	sweep = &thread->sweep;
+	/* Evictions of one pass come in a row: only the first one after a purge begins another. */
+	if (site->role == JT_ROLE_EVICT && sweep->number && !sweep->extents && sweep->state == state &&
+	    sweep->arena == arena)
+		return 0;
+	sweep->extents = 0;
+	sweep->arena = arena;
+	sweep->state = state;
+	sweep->number++;
+	sweep->cause = walk_cause(target, PT_REGS_SP_CORE(ctx) + site->pushed, PT_REGS_FP_CORE(ctx));
+	return 0;
+}

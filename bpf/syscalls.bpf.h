@@ -1,0 +1,241 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-3-Clause */
+/* syscalls.bpf.h: from "the target asks for madvise" to one accounted transition. */
+#pragma once
+
+#include "account.bpf.h"
+#include "rss.bpf.h"
+#include "walk.bpf.h"
+
+#define PROT_NONE 0
+#define PROT_EXEC 4
+#define MAP_FIXED 0x10
+#define MAP_ANONYMOUS 0x20
+#define COST_SAMPLE 64 /* one call in so many times its own BPF work */
+#define THREAD_STACK_SLACK 65536
+
+/* jemalloc names its background threads so in all of 5.x (pthread_setname_np). */
+static __always_inline __u8 current_payer(void)
+{
+	char comm[JT_COMM_LEN];
+	const __u64 *words = (const __u64 *)comm;
+
+	bpf_get_current_comm(comm, sizeof(comm));
+	/* "jemalloc" "_bg_thd\0" */
+	if (words[0] == 0x636f6c6c616d656aULL && words[1] == 0x006468745f67625fULL)
+		return JT_PAYER_BACKGROUND;
+	return JT_PAYER_APP;
+}
+
+/* The C library advises what lies below the stack pointer of a thread that ends, and nobody else does that. */
+static __always_inline bool is_own_stack(const struct call *call, __u64 sp)
+{
+	__u64 end = call->addr + call->len;
+
+	return call->syscall == JT_SYS_MADVISE && call->advice == MADV_DONTNEED && end <= sp &&
+	       sp - end < THREAD_STACK_SLACK;
+}
+
+static __always_inline void classify_call(struct jt_target *target, struct call *call)
+{
+	struct user_regs regs = {};
+	struct walk walk = {};
+
+	call->purpose = JT_UNCLASSIFIED;
+	call->image = JT_NO_IMAGE;
+	call->frames[0] = call->frames[1] = call->frames[2] = 0;
+	if (!read_user_regs(&regs)) {
+		count_loss(JT_LOSS_UNREAD_STACK);
+		return;
+	}
+	walk_purpose(target, regs.sp + 8 * (target->images[0].wrapper_words & 3), regs.bp, &walk);
+	call->purpose = walk.purpose;
+	call->image = walk.image;
+	call->frames[0] = walk.frames[0];
+	call->frames[1] = walk.frames[1];
+	call->frames[2] = walk.frames[2];
+	if (call->purpose == JT_FOREIGN && is_own_stack(call, regs.sp))
+		call->purpose = JT_THREAD_STACK;
+	else if (is_purge(call->purpose) && call->syscall <= JT_SYS_PROCESS_MADVISE && call->advice != MADV_FREE &&
+		 call->advice != MADV_DONTNEED)
+		call->purpose = JT_OTHER_ADVICE;
+}
+
+/* A memory syscall of a target begins. `ranges`: see struct call. */
+static __always_inline int begin_call(enum jt_syscall syscall, __u64 addr, __u64 len, __u8 advice, __u32 ranges)
+{
+	struct jt_target *target = current_target();
+	struct thread *thread;
+	struct call *call;
+
+	if (!target)
+		return 0;
+	thread = make_thread();
+	if (!thread)
+		return 0;
+	call = &thread->call;
+	call->syscall = syscall;
+	call->addr = addr;
+	call->len = len;
+	call->advice = advice;
+	call->ranges = ranges;
+	call->id = target->id;
+	classify_call(target, call);
+	call->rss_pages = -1;
+	if (is_purge(call->purpose)) {
+		call->payer = current_payer();
+		call->rss_pages = read_anon_pages();
+	}
+	call->start_ns = bpf_ktime_get_ns();
+	return 0;
+}
+
+static __always_inline void account_purge(struct jt_counters *counters, struct thread *thread, __s64 ret,
+					  __u64 latency_ns)
+{
+	struct call *call = &thread->call;
+	__u8 from = source_state(thread);
+	__u8 transition = transition_of(call, from);
+	bool has_rss_delta = false;
+	__s64 rss_pages, delta = 0;
+
+	if (call->purpose != JT_DESTROY)
+		count_extents(counters, thread, from, ret < 0);
+	if (is_purge(call->purpose)) {
+		rss_pages = read_anon_pages();
+		has_rss_delta = rss_pages >= 0 && call->rss_pages >= 0;
+		if (has_rss_delta) {
+			delta = (rss_pages - call->rss_pages) * (1 << JT_PAGE_SHIFT);
+			__sync_fetch_and_add(&counters->rss_delta_bytes, delta);
+			__sync_fetch_and_add(&counters->rss_delta_calls, 1);
+		} else {
+			count_loss(JT_LOSS_UNREAD_RSS);
+		}
+	}
+	if (ret < 0)
+		count_failure(counters, ret);
+	else if (transition < JT_TRANSITIONS)
+		count_latency(call, transition, latency_ns);
+	count_payer(call, latency_ns);
+	send_call(thread, from, transition, latency_ns, ret, delta, has_rss_delta);
+}
+
+/* A memory syscall ends. `failed`: process_madvise may do less than asked, and jemalloc then advises all again. */
+static __always_inline int end_call(enum jt_syscall syscall, __s64 ret)
+{
+	struct thread *thread = find_thread();
+	__u64 now, latency_ns;
+	struct jt_counters *counters;
+	struct jt_calls *calls;
+	struct call *call;
+	__u8 purpose;
+
+	if (!thread || thread->call.syscall != syscall) {
+		if (current_target())
+			count_loss(JT_LOSS_UNMATCHED_EXIT);
+		return 0;
+	}
+	now = bpf_ktime_get_ns();
+	call = &thread->call;
+	latency_ns = now - call->start_ns;
+	counters = counters_of(&call->id);
+	if (!counters)
+		goto out;
+	purpose = call->purpose;
+	if (purpose >= JT_PURPOSES)
+		goto out;
+	calls = &counters->by_purpose[purpose];
+	__sync_fetch_and_add(&counters->syscalls, 1);
+	__sync_fetch_and_add(&calls->calls, 1);
+	__sync_fetch_and_add(&calls->bytes, call->len);
+	__sync_fetch_and_add(&calls->total_ns, latency_ns);
+	if (ret < 0)
+		__sync_fetch_and_add(&calls->failed, 1);
+	if (is_purge(purpose) || purpose == JT_DESTROY)
+		account_purge(counters, thread, ret, latency_ns);
+	else if (event_mode == EVENTS_ALL)
+		send_call(thread, JT_STATE_UNKNOWN, JT_TRANSITIONS, latency_ns, ret, 0, false);
+	if (purpose == JT_PURGE_UNPROVEN || purpose == JT_UNCLASSIFIED)
+		count_callsite(call, ret < 0, latency_ns);
+	if (++thread->calls % COST_SAMPLE == 0) {
+		__sync_fetch_and_add(&counters->bpf_samples, 1);
+		__sync_fetch_and_add(&counters->bpf_sampled_ns, bpf_ktime_get_ns() - now);
+	}
+out:
+	call->syscall = JT_SYS_NONE;
+	return 0;
+}
+
+SEC("tracepoint/syscalls/sys_enter_madvise")
+int enter_madvise(struct trace_event_raw_sys_enter *ctx)
+{
+	return begin_call(JT_SYS_MADVISE, ctx->args[0], ctx->args[1], (__u8)ctx->args[2], 1);
+}
+
+SEC("tracepoint/syscalls/sys_exit_madvise")
+int exit_madvise(struct trace_event_raw_sys_exit *ctx)
+{
+	return end_call(JT_SYS_MADVISE, ctx->ret);
+}
+
+SEC("tracepoint/syscalls/sys_enter_munmap")
+int enter_munmap(struct trace_event_raw_sys_enter *ctx)
+{
+	return begin_call(JT_SYS_MUNMAP, ctx->args[0], ctx->args[1], 0, 1);
+}
+
+SEC("tracepoint/syscalls/sys_exit_munmap")
+int exit_munmap(struct trace_event_raw_sys_exit *ctx)
+{
+	return end_call(JT_SYS_MUNMAP, ctx->ret);
+}
+
+SEC("tracepoint/syscalls/sys_enter_mremap")
+int enter_mremap(struct trace_event_raw_sys_enter *ctx)
+{
+	return begin_call(JT_SYS_MREMAP, ctx->args[0], ctx->args[1], 0, 1);
+}
+
+SEC("tracepoint/syscalls/sys_exit_mremap")
+int exit_mremap(struct trace_event_raw_sys_exit *ctx)
+{
+	return end_call(JT_SYS_MREMAP, ctx->ret < 0 && ctx->ret > -4096 ? ctx->ret : 0);
+}
+
+/* jemalloc 5.3.1 purges up to 128 extents with one call (opt.process_madvise_max_batch). */
+SEC("tracepoint/syscalls/sys_enter_process_madvise")
+int enter_process_madvise(struct trace_event_raw_sys_enter *ctx)
+{
+	const struct iovec *vec = (const struct iovec *)ctx->args[1];
+	__u64 count = ctx->args[2], bytes = 0;
+	struct iovec one = {};
+	__u64 first = 0, i;
+
+	if (!current_target())
+		return 0;
+	for (i = 0; i < JT_MAX_IOVEC; i++) {
+		if (i >= count)
+			break;
+		if (bpf_probe_read_user(&one, sizeof(one), vec + i)) {
+			count_loss(JT_LOSS_UNREAD_IOVEC);
+			break;
+		}
+		if (i == 0)
+			first = (__u64)one.iov_base;
+		bytes += one.iov_len;
+	}
+	if (count > JT_MAX_IOVEC)
+		count_loss(JT_LOSS_UNREAD_IOVEC);
+	return begin_call(JT_SYS_PROCESS_MADVISE, first, bytes, (__u8)ctx->args[3], count);
+}
+
+SEC("tracepoint/syscalls/sys_exit_process_madvise")
+int exit_process_madvise(struct trace_event_raw_sys_exit *ctx)
+{
+	struct thread *thread = find_thread();
+
+	/* Less than asked: jemalloc goes through all of it again with madvise, and that is then counted. */
+	if (thread && thread->call.syscall == JT_SYS_PROCESS_MADVISE && (__u64)ctx->ret != thread->call.len &&
+	    is_purge(thread->call.purpose))
+		thread->call.purpose = JT_OTHER_ADVICE;
+	return end_call(JT_SYS_PROCESS_MADVISE, ctx->ret);
+}

@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-3-Clause */
+/* thread.bpf.h: what is remembered of a thread between two events. */
+#pragma once
+
+#include "maps.bpf.h"
+
+/* A memory syscall in flight. */
+struct call {
+	__u64 start_ns;
+	__u64 addr;
+	__u64 len;
+	__u64 frames[3];
+	__s64 rss_pages; /* before; -1 when unread */
+	struct jt_target_id id;
+	__u32 image;
+	__u32 ranges;	/* process_madvise: extents in the iovec; else 1 */
+	__u8 syscall;	/* enum jt_syscall; NONE: no call in flight */
+	__u8 advice;
+	__u8 purpose;
+	__u8 payer;
+	__u8 pad[4];
+};
+
+/* The decay pass that this thread is in, or was in last. */
+struct sweep {
+	__u64 extents;
+	__u32 arena;
+	__u32 number; /* counts this thread's sweeps */
+	__u8 state;   /* enum jt_state of the cache */
+	__u8 cause;
+	__u8 pad[6];
+};
+
+struct thread {
+	struct call call;
+	struct sweep sweep;
+	__u64 failed_addr; /* the last purge failed here: jemalloc tries the same extent again in another way */
+	__u64 failed_len;
+	__u64 map_len;	 /* mmap of an executable file in flight; 0: none */
+	__u64 map_offset;
+	__u32 map_fd;
+	__u32 calls;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct thread);
+} threads SEC(".maps");
+
+/* The same for kernels without task storage for tracing (before 5.12). Key: tid. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 32768);
+	__type(key, __u32);
+	__type(value, struct thread);
+} threads_by_tid SEC(".maps");
+
+/* NULL when it has none yet. */
+static __always_inline struct thread *find_thread(void)
+{
+	__u32 tid;
+
+	if (use_task_storage)
+		return bpf_task_storage_get(&threads, bpf_get_current_task_btf(), 0, 0);
+	tid = (__u32)bpf_get_current_pid_tgid();
+	return bpf_map_lookup_elem(&threads_by_tid, &tid);
+}
+
+static __always_inline struct thread *make_thread(void)
+{
+	struct thread *thread;
+	__u32 tid;
+
+	if (use_task_storage) {
+		thread = bpf_task_storage_get(&threads, bpf_get_current_task_btf(), 0,
+					      BPF_LOCAL_STORAGE_GET_F_CREATE);
+	} else {
+		tid = (__u32)bpf_get_current_pid_tgid();
+		thread = lookup_or_zero(&threads_by_tid, &tid);
+	}
+	if (!thread)
+		count_loss(JT_LOSS_NO_STORAGE);
+	return thread;
+}
+
+/* Task storage dies with its task; the hash has to be told. */
+static __always_inline void forget_thread(void)
+{
+	__u32 tid = (__u32)bpf_get_current_pid_tgid();
+
+	if (!use_task_storage)
+		bpf_map_delete_elem(&threads_by_tid, &tid);
+}

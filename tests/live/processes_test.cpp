@@ -1,0 +1,194 @@
+// More than one process, and processes that come and go. Oracle: every process prints its own counters.
+#include <signal.h>
+
+#include "live.hpp"
+
+namespace jemtrace::live {
+namespace {
+
+constexpr const char* both_decay = "dirty_decay_ms:20,muzzy_decay_ms:20";
+
+LIVE_TEST(Processes, are_all_traced_when_none_is_selected) {
+  Controlled first("static_controlled", both_decay);
+  Controlled second("static_controlled", "dirty_decay_ms:20,muzzy_decay_ms:0");
+  Controlled third("controlled", both_decay);
+  Controlled* const targets[] = {&first, &second, &third};
+  Tracer tracer({});
+  Counters before[3], after[3];
+  for (size_t i = 0; i < 3; i++) {
+    tracer.wait_for(targets[i]->pid());
+    before[i] = targets[i]->counters();
+  }
+  first.command("work 10");
+  second.command("work 20");
+  third.command("work 15");
+  for (size_t i = 0; i < 3; i++) {
+    after[i] = targets[i]->counters();
+  }
+  const Trace run = tracer.stop();
+
+  EXPECT_EQ(run.outcome.status, 0) << run.outcome.err;
+  const Output output = run.output();
+  for (size_t i = 0; i < 3; i++) {
+    const pid_t pid = targets[i]->pid();
+    EXPECT_GT(after[i].dirty_npurge, before[i].dirty_npurge);
+    expect_equal_to_jemalloc(output.summary_of(pid), output.target(pid), after[i] - before[i]);
+  }
+}
+
+LIVE_TEST(Processes, that_start_later_count_from_their_birth) {
+  Controlled early("static_controlled", both_decay);
+  Tracer tracer({});
+  tracer.wait_for(early.pid());
+  Controlled late("static_controlled", both_decay);
+  late.command("work 15");
+  late.command("purge");
+  const Counters truth = late.counters();
+  EXPECT_EQ(late.quit().status, 0);
+
+  EXPECT_EQ(counters_of(tracer.stop().output().summary_of(late.pid())), truth);
+}
+
+LIVE_TEST(Processes, can_be_selected_by_pid_so_that_others_are_left_out) {
+  Controlled chosen("static_controlled", both_decay);
+  Controlled other("static_controlled", both_decay);
+  Tracer tracer({"-p", std::to_string(chosen.pid())});
+  tracer.wait_for(chosen.pid());
+  const Counters before = chosen.counters();
+  other.command("work 10");
+  chosen.command("work 10");
+  const Counters truth = chosen.counters() - before;
+  const Output output = tracer.stop().output();
+
+  EXPECT_EQ(counters_of(output.summary_of(chosen.pid())), truth);
+  EXPECT_TRUE(output.summaries_of(other.pid()).empty());
+}
+
+LIVE_TEST(Processes, can_be_selected_by_a_list_of_pids) {
+  Controlled first("static_controlled", both_decay);
+  Controlled second("controlled", both_decay);
+  Tracer tracer({"-p", std::to_string(first.pid()) + "," + std::to_string(second.pid())});
+  tracer.wait_for(first.pid());
+  tracer.wait_for(second.pid());
+  const Output output = tracer.stop().output();
+
+  EXPECT_EQ(output.summaries_of(first.pid()).size(), 1u);
+  EXPECT_EQ(output.summaries_of(second.pid()).size(), 1u);
+}
+
+LIVE_TEST(Processes, can_be_selected_by_name) {
+  Controlled target("static_controlled", both_decay);  // comm is cut to 15 bytes
+  Tracer tracer({"-n", "static_contr*"});
+  tracer.wait_for(target.pid());
+  const Counters before = target.counters();
+  target.command("work 10");
+  const Counters truth = target.counters() - before;
+
+  EXPECT_EQ(counters_of(tracer.stop().output().summary_of(target.pid())), truth);
+}
+
+// The child's counters go on from the parent's, so what it did itself is the difference to those right after
+// fork.
+LIVE_TEST(Processes, that_fork_are_told_apart) {
+  for (const char* conf : {"dirty_decay_ms:20,muzzy_decay_ms:20",
+                           "dirty_decay_ms:20,muzzy_decay_ms:20,background_thread:true"}) {
+    SCOPED_TRACE(conf);
+    const Trace run = run_traced({workload("static_fork")}, {.environment = {{"MALLOC_CONF", conf}}});
+    EXPECT_EQ(run.outcome.status, 0) << run.outcome.err;
+    const std::vector<Block> blocks = parse_blocks(run.outcome.out);
+    ASSERT_EQ(blocks.size(), 3u);
+    const Output output = run.output();
+    for (const Block& block : blocks) {
+      const bool child = block.text("role") == "child";
+      const Counters truth = child ? block.counters() - block.counters("base_") : block.counters();
+      EXPECT_GT(truth.dirty_npurge, 0u);
+      const Json summary = output.summary_of(block.pid());
+      EXPECT_EQ(counters_of(summary), truth) << block.text("role");
+      expect_no_losses(summary);
+    }
+  }
+}
+
+// exec starts jemalloc anew under the same pid: two lives, two summaries.
+LIVE_TEST(Processes, that_exec_begin_again_from_zero) {
+  const Trace run = run_traced({workload("static_exec")}, {.environment = {{"MALLOC_CONF", both_decay}}});
+  EXPECT_EQ(run.outcome.status, 0) << run.outcome.err;
+  const std::vector<Block> blocks = parse_blocks(run.outcome.out);
+  ASSERT_EQ(blocks.size(), 2u);
+  ASSERT_EQ(blocks[0].pid(), blocks[1].pid());
+  const std::vector<Json> summaries = run.output().summaries_of(blocks[0].pid());
+  ASSERT_EQ(summaries.size(), 2u);
+  for (size_t i = 0; i < 2; i++) {
+    EXPECT_GT(blocks[i].number("dirty_npurge"), 0u);
+    EXPECT_EQ(counters_of(summaries[i]), blocks[i].counters()) << "stage " << i + 1;
+  }
+}
+
+// A shell that runs programs: the shell has no jemalloc, its children have.
+LIVE_TEST(Processes, below_a_command_without_jemalloc_are_traced) {
+  const std::string batch = workload("static_batch") + " rounds=15";
+  const Trace run = run_traced({"/bin/sh", "-c", batch + "; " + batch + "; exit 7"},
+                               {.environment = {{"MALLOC_CONF", both_decay}}});
+  EXPECT_EQ(run.outcome.status, 7) << run.outcome.err;
+  const std::vector<Block> blocks = parse_blocks(run.outcome.out);
+  ASSERT_EQ(blocks.size(), 2u);
+  const Output output = run.output();
+  for (const Block& block : blocks) {
+    EXPECT_EQ(counters_of(output.summary_of(block.pid())), block.counters());
+  }
+}
+
+// A library that arrives in the middle of a process's life.
+LIVE_TEST(Processes, that_load_jemalloc_later_are_traced_from_then_on) {
+  const Trace run = run_traced({workload("dlopen")},
+                               {.environment = {{"MALLOC_CONF", both_decay},
+                                                {"GLIBC_TUNABLES", "glibc.rtld.optional_static_tls=4096"}}});
+  ASSERT_EQ(run.outcome.status, 0) << run.outcome.err;
+  const Block block = parse_block(run.outcome.out);
+  EXPECT_GT(block.number("muzzy_npurge"), 0u);
+  const Output output = run.output();
+  expect_equal_to_jemalloc(output.summary_of(block.pid()), output.target(block.pid()), block.counters());
+}
+
+// The process ends while its threads are in the middle of purges: a summary, no crash, and at least what
+// jemalloc had counted a moment before.
+LIVE_TEST(Processes, may_exit_while_they_purge) {
+  const std::pair<const char*, int> ways[] = {
+      {"_exit", 0}, {"exit", 0}, {"return", 0}, {"kill", 128 + SIGKILL}};
+  for (const auto& [how, status] : ways) {
+    SCOPED_TRACE(how);
+    const Trace run = run_traced({workload("static_exit_while_purging"), std::string("how=") + how},
+                                 {.environment = {{"MALLOC_CONF", both_decay}}});
+    EXPECT_EQ(run.outcome.status, status) << run.outcome.err;
+    const Block block = parse_block(run.outcome.out);
+    const Json summary = run.output().summary_of(block.pid());
+    const Counters seen = counters_of(summary);
+    const Counters least = block.counters("least_");
+    EXPECT_GT(least.dirty_nmadvise, 0u);
+    EXPECT_GE(seen.dirty_npurge, least.dirty_npurge);
+    EXPECT_GE(seen.dirty_nmadvise, least.dirty_nmadvise);
+    EXPECT_GE(seen.dirty_purged, least.dirty_purged);
+    EXPECT_GE(seen.muzzy_nmadvise, least.muzzy_nmadvise);
+    EXPECT_GE(seen.muzzy_purged, least.muzzy_purged);
+  }
+}
+
+// Many short lives. Oracle: each prints its counters.
+LIVE_TEST(Processes, that_live_shortly_are_not_lost) {
+  std::string script;
+  for (int i = 0; i < 10; i++) {
+    script += workload("static_batch") + " rounds=3 sleep_ms=0 purge=1 & ";
+  }
+  const Trace run =
+      run_traced({"/bin/sh", "-c", script + "wait"}, {.environment = {{"MALLOC_CONF", both_decay}}});
+  const std::vector<Block> blocks = parse_blocks(run.outcome.out);
+  ASSERT_EQ(blocks.size(), 10u);
+  const Output output = run.output();
+  for (const Block& block : blocks) {
+    EXPECT_GT(block.number("dirty_npurge"), 0u);
+    EXPECT_EQ(counters_of(output.summary_of(block.pid())), block.counters());
+  }
+}
+
+}  // namespace
+}  // namespace jemtrace::live

@@ -1,0 +1,63 @@
+#include "ledger/model.hpp"
+
+#include <gtest/gtest.h>
+
+#include <set>
+#include <string>
+
+namespace jemtrace::ledger {
+namespace {
+
+template <typename Enum>
+std::set<std::string> names(int count) {
+  std::set<std::string> all;
+  for (int i = 0; i < count; ++i) {
+    all.insert(name(static_cast<Enum>(i)));
+  }
+  return all;
+}
+
+TEST(Names, are_all_there_and_all_different) {
+  EXPECT_EQ(names<jt_transition>(JT_TRANSITIONS).size(), size_t{JT_TRANSITIONS});
+  EXPECT_EQ(names<jt_state>(JT_STATES).size(), size_t{JT_STATES});
+  EXPECT_EQ(names<jt_payer>(JT_PAYERS).size(), size_t{JT_PAYERS});
+  EXPECT_EQ(names<jt_cause>(JT_CAUSES).size(), size_t{JT_CAUSES});
+  EXPECT_EQ(names<jt_syscall>(JT_SYSCALLS).size(), size_t{JT_SYSCALLS});
+  EXPECT_EQ(names<jt_purpose>(JT_PURPOSES).size(), size_t{JT_PURPOSES});
+  EXPECT_EQ(names<jt_loss>(JT_LOSSES).size(), size_t{JT_LOSSES});
+}
+
+TEST(Names, belong_to_their_values) {
+  EXPECT_STREQ(name(JT_DIRTY_MUZZY), "dirty_muzzy");
+  EXPECT_STREQ(name(JT_RETAINED_RETURNED), "retained_returned");
+  EXPECT_STREQ(name(JT_UNKNOWN_RETURNED), "unknown_returned");
+  EXPECT_STREQ(name(JT_STATE_RETAINED), "retained");
+  EXPECT_STREQ(name(JT_PAYER_BACKGROUND), "background");
+  EXPECT_STREQ(name(JT_CAUSE_THREAD_EXIT), "thread_exit");
+  EXPECT_STREQ(name(JT_SYS_PROCESS_MADVISE), "process_madvise");
+  EXPECT_STREQ(name(JT_PURGE_SWEEP), "sweep");
+  EXPECT_STREQ(name(JT_ZERO_FILL), "zero_fill");
+  EXPECT_STREQ(name(JT_THREAD_STACK), "thread_stack");
+  EXPECT_STREQ(name(JT_PURGE_UNPROVEN), "unproven");
+  EXPECT_STREQ(name(JT_LOSS_RING), "ring_events");
+  EXPECT_STREQ(name(JT_LOSS_TARGET_FULL), "target_full");
+}
+
+TEST(Names, are_unknown_beyond_the_known_values) {
+  EXPECT_STREQ(name(static_cast<jt_cause>(15)), "unknown");
+  EXPECT_STREQ(name(static_cast<jt_transition>(JT_TRANSITIONS)), "unknown");
+}
+
+TEST(TransitionTotals, add_up_over_payers) {
+  TransitionTotals totals;
+  totals.by_payer[JT_PAYER_APP].record(1'000, 1, 4096);
+  totals.by_payer[JT_PAYER_BACKGROUND].record(9'000, 2, 8192);
+  EXPECT_EQ(totals.total().count(), 2u);
+  EXPECT_EQ(totals.total().extents(), 3u);
+  EXPECT_EQ(totals.total().bytes(), 12'288u);
+  EXPECT_EQ(totals.total().min_ns(), 1'000u);
+  EXPECT_EQ(totals.total().max_ns(), 9'000u);
+}
+
+}  // namespace
+}  // namespace jemtrace::ledger

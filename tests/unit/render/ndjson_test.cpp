@@ -1,0 +1,195 @@
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "render/output.hpp"
+#include "samples.hpp"
+#include "schema_check.hpp"
+
+namespace jemtrace::render {
+namespace {
+
+using Json = nlohmann::ordered_json;  // the order of keys is part of the contract
+
+std::vector<Json> lines_of(const std::function<void(Output&)>& print) {
+  StringSink sink;
+  print(*make_ndjson(sink));
+  std::vector<Json> lines;
+  std::istringstream text(sink.text());
+  for (std::string line; std::getline(text, line);) {
+    lines.push_back(Json::parse(line));  // throws on bad UTF-8, too
+  }
+  return lines;
+}
+
+Json line_of(const std::function<void(Output&)>& print) {
+  const std::vector<Json> lines = lines_of(print);
+  EXPECT_EQ(lines.size(), 1u);
+  return lines.at(0);
+}
+
+std::vector<std::string> keys(const Json& object) {
+  std::vector<std::string> all;
+  for (const auto& [key, value] : object.items()) {
+    all.push_back(key);
+  }
+  return all;
+}
+
+/// Each line of output, and one of each kind in which all is unknown and all strings are hostile.
+void print_everything(Output& out) {
+  out.header(samples::header());
+  out.header({});
+  out.target(samples::target());
+  out.target({});
+  out.interval(samples::interval());
+  out.interval({});
+  out.transition(samples::transition_event());
+  out.transition(samples::unknown_event());
+  out.sweep(samples::sweep_event());
+  out.sweep({});
+  out.summary(samples::summary());
+  out.summary(samples::stripped_summary());
+  out.summary({});
+  ledger::Summary evil = samples::stripped_summary();
+  evil.target.comm = evil.payers[0].comm = evil.callsites[0].image = samples::evil;
+  evil.callsites[0].functions = {samples::evil, ""};
+  evil.caveats = {samples::evil};
+  out.summary(evil);
+  ledger::TargetInfo named = samples::target();
+  named.comm = named.exe = named.cgroup = named.images[0].path = named.images[0].version = samples::evil;
+  named.conf["stats_print"] = {"true", samples::evil};
+  named.conf["percpu_arena"] = {samples::evil, ""};
+  out.target(named);
+  out.list({{samples::target(), samples::interval().sample}, {{}, {}}});
+  out.image(samples::image_report());
+  ImageReport image;
+  image.path = image.prefix = samples::evil;
+  image.missing = {samples::evil};
+  image.roles = {{samples::evil, samples::evil, 0, "", {}, "", {}}};
+  out.image(image);
+  out.check(samples::check_items());
+}
+
+TEST(Ndjson, lines_validate_against_the_schema) {
+  const SchemaCheck schema(nlohmann::json::parse(json_schema()));
+  const std::vector<Json> lines = lines_of(print_everything);
+  EXPECT_EQ(lines.size(), 22u);
+  for (const Json& line : lines) {
+    EXPECT_EQ(schema.errors(nlohmann::json(line)), "");
+  }
+}
+
+TEST(Ndjson, schema_refuses_what_the_contract_forbids) {
+  const SchemaCheck schema(nlohmann::json::parse(json_schema()));
+  const auto broken = [&](const std::function<void(nlohmann::json&)>& change) {
+    nlohmann::json line = line_of([](Output& out) { out.target(samples::target()); });
+    change(line);
+    return schema.errors(line);
+  };
+  EXPECT_EQ(broken([](auto&) {}), "");
+  EXPECT_NE(broken([](auto& l) { l.erase("pid"); }), "");
+  EXPECT_NE(broken([](auto& l) { l["pid"] = "4242"; }), "");
+  EXPECT_NE(broken([](auto& l) { l["pid"] = -1; }), "");
+  EXPECT_NE(broken([](auto& l) { l["pid"] = nullptr; }), "");
+  EXPECT_NE(broken([](auto& l) { l["surprise"] = 1; }), "");
+  EXPECT_NE(broken([](auto& l) { l["type"] = "nothing"; }), "");
+  EXPECT_NE(broken([](auto& l) { l["images"][0]["tier"] = "good"; }), "");
+  EXPECT_EQ(broken([](auto& l) { l["images"][0]["tier"] = nullptr; }), "");
+  EXPECT_NE(broken([](auto& l) { l["conf"]["dirty_decay_ms"] = 500; }), "");
+}
+
+TEST(Ndjson, type_comes_first) {
+  for (const Json& line : lines_of(print_everything)) {
+    EXPECT_EQ(keys(line).front(), "type");
+  }
+}
+
+TEST(Ndjson, header_has_the_keys_of_the_contract_in_order) {
+  const Json line = line_of([](Output& out) { out.header(samples::header()); });
+  EXPECT_EQ(keys(line), (std::vector<std::string>{"type", "schema", "jemtrace", "kernel", "host",
+                                                  "start_unix_ns", "clock", "command", "start_mono_ns"}));
+}
+
+TEST(Ndjson, transition_has_the_keys_of_the_contract_in_order) {
+  const Json line = line_of([](Output& out) { out.transition(samples::transition_event()); });
+  EXPECT_EQ(keys(line), (std::vector<std::string>{"type", "ts_ns", "pid", "tid", "comm", "payer", "arena",
+                                                  "from", "to", "addr", "bytes", "latency_ns", "syscall",
+                                                  "cause", "rss_delta_bytes", "errno", "advice", "purpose"}));
+  EXPECT_EQ(
+      line.dump(),
+      R"({"type":"transition","ts_ns":101005000000,"pid":4242,"tid":4250,"comm":"jemalloc_bg_thd",)"
+      R"("payer":"background","arena":3,"from":"dirty","to":"muzzy","addr":"0x7f0012345000","bytes":262144,)"
+      R"("latency_ns":6100,"syscall":"madvise","cause":"background","rss_delta_bytes":-4096,"errno":0,)"
+      R"("advice":"MADV_FREE","purpose":"sweep"})");
+}
+
+TEST(Ndjson, unknown_is_null_and_a_failure_has_its_errno) {
+  const Json line = line_of([](Output& out) { out.transition(samples::unknown_event()); });
+  for (const char* key : {"arena", "from", "to", "cause", "rss_delta_bytes", "advice"}) {
+    EXPECT_TRUE(line[key].is_null()) << key;
+  }
+  EXPECT_EQ(line["errno"], 22);
+  EXPECT_EQ(line["comm"], "\\x1b[2J\\xff\\xfe");
+}
+
+TEST(Ndjson, sweep_has_the_keys_of_the_contract_in_order) {
+  const Json line = line_of([](Output& out) { out.sweep(samples::sweep_event()); });
+  EXPECT_EQ(keys(line), (std::vector<std::string>{"type", "ts_ns", "pid", "tid", "arena", "state", "cause",
+                                                  "limit_pages", "extents", "bytes", "latency_ns"}));
+}
+
+TEST(Ndjson, summary_has_what_jemalloc_counts) {
+  const Json line = line_of([](Output& out) { out.summary(samples::summary()); });
+  EXPECT_EQ(line["counters"]["dirty_npurge"], 37);
+  EXPECT_EQ(line["counters"]["dirty_nmadvise"], 110);
+  EXPECT_EQ(line["counters"]["muzzy_purged"], 5120);
+  EXPECT_EQ(line["sweeps"]["dirty"]["count"], 37);
+  EXPECT_EQ(line["sweeps"]["dirty"]["by_cause"]["ctl_purge"], 6);
+  EXPECT_EQ(line["transitions"]["dirty_muzzy"]["extents_total"], 100);
+  EXPECT_EQ(line["transitions"]["dirty_muzzy"]["by_payer"]["background"]["calls_total"], 100);
+  EXPECT_EQ(line["transitions"]["dirty_muzzy"]["by_payer"]["app"]["calls_total"], 0);
+}
+
+TEST(Ndjson, latencies_of_nothing_are_null) {
+  const Json line = line_of([](Output& out) { out.summary({}); });
+  const Json latency = line["transitions"]["dirty_muzzy"]["latency"];
+  EXPECT_EQ(latency.dump(), R"({"count":0,"sum_ns":0,"min_ns":null,"p50_ns":null,"p90_ns":null,)"
+                            R"("p99_ns":null,"max_ns":null})");
+}
+
+TEST(Ndjson, counters_are_null_where_the_source_state_cannot_be_known) {
+  const Json line = line_of([](Output& out) { out.summary(samples::stripped_summary()); });
+  for (const char* key : {"dirty_npurge", "dirty_nmadvise", "dirty_purged", "muzzy_npurge", "muzzy_nmadvise",
+                          "muzzy_purged", "unknown_npurge"}) {
+    EXPECT_TRUE(line["counters"][key].is_null()) << key;
+  }
+  EXPECT_EQ(line["counters"]["unknown_nmadvise"], 12);
+  EXPECT_TRUE(line["sweeps"]["dirty"].is_null());
+  EXPECT_TRUE(line["sweeps"]["muzzy"].is_null());
+  EXPECT_TRUE(line["oversize_extents_total"].is_null());
+}
+
+TEST(Ndjson, settings_keep_their_types) {
+  ledger::TargetInfo target = samples::target();
+  target.conf["muzzy_decay_ms"].value = "-1";
+  target.conf["thp"] = {"default", "default of 5.3.0"};
+  target.conf.erase("narenas");
+  const Json conf = line_of([&](Output& out) { out.target(target); })["conf"];
+  EXPECT_EQ(conf["muzzy_decay_ms"]["value"], -1);
+  EXPECT_EQ(conf["background_thread"]["value"], true);
+  EXPECT_EQ(conf["thp"]["value"], "default");
+  EXPECT_TRUE(conf["narenas"].is_null());
+}
+
+TEST(Ndjson, list_adds_memory_to_the_target) {
+  const Json line = line_of([](Output& out) { out.list({{samples::target(), samples::interval().sample}}); });
+  EXPECT_EQ(line["type"], "target");
+  EXPECT_EQ(line["rss_bytes"], 1160 * samples::mib);
+  EXPECT_EQ(line["lazyfree_bytes"], 205 * samples::mib);
+}
+
+}  // namespace
+}  // namespace jemtrace::render

@@ -1,0 +1,386 @@
+#include "attach/bpf_object.hpp"
+
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include <fmt/format.h>
+#include <linux/perf_event.h>
+#include <poll.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <array>
+#include <cstdio>
+#include <cstring>
+#include <mutex>
+#include <thread>
+
+#include "jemtrace.skel.h"
+#include "ledger/histogram.hpp"
+
+namespace jemtrace::attach {
+namespace {
+
+constexpr uint32_t trace_uprobe_multi = 48;  // BPF_TRACE_UPROBE_MULTI, Linux 6.6
+
+std::string& log_text() {
+  static std::string text;
+  return text;
+}
+
+int keep_log(libbpf_print_level level, const char* format, va_list args) {
+  if (level == LIBBPF_DEBUG) {
+    return 0;
+  }
+  std::array<char, 4096> line{};
+  const int n = std::vsnprintf(line.data(), line.size(), format, args);
+  std::string& text = log_text();
+  if (text.size() < 1 << 20) {
+    text += line.data();
+  }
+  return n;
+}
+
+struct CloseRing {
+  void operator()(ring_buffer* ring) const { ring_buffer__free(ring); }
+};
+struct CloseLink {
+  void operator()(bpf_link* link) const { bpf_link__destroy(link); }
+};
+struct CloseSkeleton {
+  void operator()(jemtrace_bpf* skeleton) const { jemtrace_bpf__destroy(skeleton); }
+};
+using Skeleton = std::unique_ptr<jemtrace_bpf, CloseSkeleton>;
+using Link = std::unique_ptr<bpf_link, CloseLink>;
+
+/// What makes a failed load final, in words.
+tl::unexpected<Error> load_error(int err) {
+  if (err == EPERM || err == EACCES) {
+    return fail_errno("cannot load BPF programs: bpf(BPF_PROG_LOAD)", err,
+                      "run as root, or give the program CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE "
+                      "(jemtrace check shows which is missing)");
+  }
+  if (::access("/sys/kernel/btf/vmlinux", R_OK) != 0) {
+    return fail(Errc::unsupported, "this kernel has no BTF: /sys/kernel/btf/vmlinux is missing",
+                "a kernel with CONFIG_DEBUG_INFO_BTF is needed (all of Debian 11 and later, Ubuntu 20.10, RHEL 8.2)");
+  }
+  return tl::unexpected(Error{Errc::unsupported, "cannot load BPF programs", err,
+                              "jemtrace check -v prints what the kernel said"});
+}
+
+Result<Skeleton> try_load(const LoadOptions& options, const Features& features) {
+  Skeleton skeleton(jemtrace_bpf__open());
+  if (!skeleton) {
+    return load_error(errno);
+  }
+  auto& knobs = *skeleton->rodata;
+  knobs.use_task_storage = features.task_storage;
+  knobs.use_cpu_share = features.cpu_share;
+  knobs.register_all = options.register_all;
+  knobs.event_mode = static_cast<uint32_t>(options.events);
+  knobs.slow_ns = options.slow_ns;
+  for (unsigned i = 0; i < JT_HIST_FINITE; ++i) {
+    knobs.hist_bounds[i] = ledger::Histogram::upper_bound_ns(i);
+  }
+  auto& maps = skeleton->maps;
+  bpf_map__set_autocreate(features.task_storage ? maps.threads_by_tid : maps.threads, false);
+  bpf_map__set_max_entries(maps.targets, options.max_targets);
+  bpf_map__set_max_entries(maps.counters, options.max_targets);
+  bpf_map__set_max_entries(maps.events, options.events == Events::none ? 4096 : options.event_ring_bytes);
+  if (features.uprobe_multi) {
+    bpf_program__set_expected_attach_type(skeleton->progs.decay_probe,
+                                          static_cast<bpf_attach_type>(trace_uprobe_multi));
+  }
+  if (const int err = jemtrace_bpf__load(skeleton.get()); err != 0) {
+    return load_error(-err);
+  }
+  return skeleton;
+}
+
+template <typename Key, typename Value>
+std::vector<std::pair<Key, Value>> read_all_elements(int fd) {
+  std::vector<std::pair<Key, Value>> out;
+  Key key{};
+  Key next{};
+  Value value{};
+  for (int more = bpf_map_get_next_key(fd, nullptr, &next); more == 0; more = bpf_map_get_next_key(fd, &key, &next)) {
+    key = next;
+    if (bpf_map_lookup_elem(fd, &key, &value) == 0) {
+      out.emplace_back(key, value);
+    }
+  }
+  return out;
+}
+
+bool same(const jt_target_id& a, const jt_target_id& b) { return a.born_ns == b.born_ns && a.tgid == b.tgid; }
+
+}  // namespace
+
+struct BpfObject::Impl {
+  Skeleton skeleton;
+  std::vector<Link> links;
+  std::unique_ptr<ring_buffer, CloseRing> rings;
+  std::optional<Tracefs> tracefs;
+  const Handler* handler = nullptr;
+
+  static int on_event(void* context, void* data, size_t size) {
+    auto* self = static_cast<Impl*>(context);
+    if (size >= sizeof(jt_event_header)) {
+      (*self->handler)(*static_cast<const jt_event_header*>(data));
+    }
+    return 0;
+  }
+
+  Status attach_tracepoint(bpf_program* program, const char* name);
+  Status attach_raw(bpf_program* program, const char* name);
+};
+
+Status BpfObject::Impl::attach_tracepoint(bpf_program* program, const char* name) {
+  if (!tracefs) {
+    ASSIGN_OR_RETURN(tracefs, Tracefs::open());
+  }
+  ASSIGN_OR_RETURN(const int id, tracefs->tracepoint_id("syscalls", name));
+  perf_event_attr attr{};
+  attr.size = sizeof attr;
+  attr.type = PERF_TYPE_TRACEPOINT;
+  attr.config = static_cast<uint64_t>(id);
+  // One event on one CPU: its BPF programs run on all of them.
+  Fd event(static_cast<int>(::syscall(SYS_perf_event_open, &attr, -1, 0, -1, PERF_FLAG_FD_CLOEXEC)));
+  if (!event) {
+    return fail_errno(fmt::format("cannot open the tracepoint syscalls:{}: perf_event_open", name), errno,
+                      "run as root, or give the program CAP_PERFMON");
+  }
+  Link link(bpf_program__attach_perf_event(program, event.get()));
+  if (!link) {
+    return fail_errno(fmt::format("cannot attach to the tracepoint syscalls:{}", name));
+  }
+  event.release();  // the link owns it now
+  links.push_back(std::move(link));
+  return {};
+}
+
+Status BpfObject::Impl::attach_raw(bpf_program* program, const char* name) {
+  Link link(bpf_program__attach_raw_tracepoint(program, name));
+  if (!link) {
+    return fail_errno(fmt::format("cannot attach to the tracepoint {}", name));
+  }
+  links.push_back(std::move(link));
+  return {};
+}
+
+BpfObject::BpfObject(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+BpfObject::~BpfObject() = default;
+
+std::string BpfObject::log() { return log_text(); }
+
+Result<std::unique_ptr<BpfObject>> BpfObject::load(const LoadOptions& options) {
+  libbpf_set_print(keep_log);
+  const bool multi = has_uprobe_multi();
+  // Best first; each step gives up what an older kernel may lack.
+  const std::array<Features, 3> attempts = {Features{true, true, multi}, Features{true, false, multi},
+                                            Features{false, false, multi}};
+  Result<Skeleton> skeleton = fail(Errc::unsupported, "not tried");
+  Features features;
+  for (const Features& attempt : attempts) {
+    log_text().clear();
+    skeleton = try_load(options, attempt);
+    features = attempt;
+    if (skeleton || skeleton.error().code == Errc::denied) {
+      break;
+    }
+  }
+  if (!skeleton) {
+    return tl::unexpected(std::move(skeleton).error());
+  }
+  auto impl = std::make_unique<Impl>();
+  impl->skeleton = std::move(*skeleton);
+  auto& maps = impl->skeleton->maps;
+  impl->rings.reset(ring_buffer__new(bpf_map__fd(maps.lifecycle), Impl::on_event, impl.get(), nullptr));
+  if (!impl->rings || ring_buffer__add(impl->rings.get(), bpf_map__fd(maps.events), Impl::on_event, impl.get()) != 0) {
+    return fail_errno("cannot map the event rings");
+  }
+  auto object = std::unique_ptr<BpfObject>(new BpfObject(std::move(impl)));
+  object->features_ = features;
+  return object;
+}
+
+Status BpfObject::attach_lifecycle() {
+  auto& programs = impl_->skeleton->progs;
+  TRY(impl_->attach_raw(programs.on_fork, "sched_process_fork"));
+  TRY(impl_->attach_raw(programs.on_exec, "sched_process_exec"));
+  TRY(impl_->attach_raw(programs.on_exit, "sched_process_exit"));
+  TRY(impl_->attach_tracepoint(programs.exit_mmap, "sys_exit_mmap"));
+  return impl_->attach_tracepoint(programs.enter_mmap, "sys_enter_mmap");
+}
+
+Result<std::vector<std::string>> BpfObject::attach_syscalls() {
+  auto& programs = impl_->skeleton->progs;
+  // Exits first: an enter without its exit would be a call that never ends.
+  TRY(impl_->attach_tracepoint(programs.exit_madvise, "sys_exit_madvise"));
+  TRY(impl_->attach_tracepoint(programs.enter_madvise, "sys_enter_madvise"));
+  TRY(impl_->attach_tracepoint(programs.exit_munmap, "sys_exit_munmap"));
+  TRY(impl_->attach_tracepoint(programs.enter_munmap, "sys_enter_munmap"));
+  TRY(impl_->attach_tracepoint(programs.exit_mremap, "sys_exit_mremap"));
+  TRY(impl_->attach_tracepoint(programs.enter_mremap, "sys_enter_mremap"));
+  std::vector<std::string> missing;
+  if (auto status = impl_->attach_tracepoint(programs.exit_process_madvise, "sys_exit_process_madvise"); !status) {
+    missing.emplace_back("process_madvise");  // 5.10
+  } else {
+    TRY(impl_->attach_tracepoint(programs.enter_process_madvise, "sys_enter_process_madvise"));
+  }
+  return missing;
+}
+
+Result<Uprobes> BpfObject::attach_probes(int file, const std::vector<uint64_t>& offsets) {
+  return Uprobes::attach(bpf_program__fd(impl_->skeleton->progs.decay_probe), file, offsets, features_.uprobe_multi);
+}
+
+void BpfObject::detach() {
+  // Each waits for the kernel's grace periods: together they take as long as one.
+  std::vector<std::thread> closers;
+  closers.reserve(impl_->links.size());
+  for (Link& link : impl_->links) {
+    closers.emplace_back([&link] { link.reset(); });
+  }
+  for (std::thread& closer : closers) {
+    closer.join();
+  }
+  impl_->links.clear();
+}
+
+Status BpfObject::set_file(const jt_file& file, const jt_file_info& info) {
+  if (bpf_map_update_elem(bpf_map__fd(impl_->skeleton->maps.files), &file, &info, BPF_ANY) != 0) {
+    return fail_errno("cannot tell the kernel side about a file");
+  }
+  return {};
+}
+
+Status BpfObject::set_image(uint32_t index, const jt_image& image,
+                            const std::vector<std::pair<uint64_t, jt_site>>& sites) {
+  if (!sites.empty()) {
+    const Fd inner(bpf_map_create(BPF_MAP_TYPE_HASH, "jt_image_sites", sizeof(uint64_t), sizeof(jt_site),
+                                  static_cast<uint32_t>(sites.size()), nullptr));
+    if (!inner) {
+      return fail_errno("cannot create the map of an image's call sites");
+    }
+    for (const auto& [offset, site] : sites) {
+      if (bpf_map_update_elem(inner.get(), &offset, &site, BPF_ANY) != 0) {
+        return fail_errno("cannot fill the map of an image's call sites");
+      }
+    }
+    const int fd = inner.get();
+    if (bpf_map_update_elem(bpf_map__fd(impl_->skeleton->maps.sites), &index, &fd, BPF_ANY) != 0) {
+      return fail_errno("cannot install the map of an image's call sites");
+    }
+  }
+  if (bpf_map_update_elem(bpf_map__fd(impl_->skeleton->maps.images), &index, &image, BPF_ANY) != 0) {
+    return fail_errno("cannot tell the kernel side about an image");
+  }
+  return {};
+}
+
+Result<bool> BpfObject::add_target(const jt_target& target) {
+  if (bpf_map_update_elem(bpf_map__fd(impl_->skeleton->maps.targets), &target.id.tgid, &target, BPF_NOEXIST) == 0) {
+    return true;
+  }
+  if (errno == EEXIST) {
+    return false;
+  }
+  return fail_errno(fmt::format("cannot add pid {} to the targets", target.id.tgid));
+}
+
+Status BpfObject::replace_target(const jt_target& target) {
+  if (bpf_map_update_elem(bpf_map__fd(impl_->skeleton->maps.targets), &target.id.tgid, &target, BPF_EXIST) != 0) {
+    return fail_errno(fmt::format("cannot change the target with pid {}", target.id.tgid));
+  }
+  return {};
+}
+
+void BpfObject::remove_target(uint32_t tgid) {
+  bpf_map_delete_elem(bpf_map__fd(impl_->skeleton->maps.targets), &tgid);
+}
+
+std::optional<jt_target> BpfObject::target(uint32_t tgid) const {
+  jt_target target{};
+  if (bpf_map_lookup_elem(bpf_map__fd(impl_->skeleton->maps.targets), &tgid, &target) != 0) {
+    return std::nullopt;
+  }
+  return target;
+}
+
+std::optional<jt_counters> BpfObject::counters(const jt_target_id& id) const {
+  jt_counters counters{};
+  if (bpf_map_lookup_elem(bpf_map__fd(impl_->skeleton->maps.counters), &id, &counters) != 0) {
+    return std::nullopt;
+  }
+  return counters;
+}
+
+std::optional<jt_hist> BpfObject::histogram(const jt_target_id& id, uint8_t transition, uint8_t payer) const {
+  const jt_hist_key key{.id = id, .transition = transition, .payer = payer, .pad = {}};
+  jt_hist hist{};
+  if (bpf_map_lookup_elem(bpf_map__fd(impl_->skeleton->maps.hists), &key, &hist) != 0) {
+    return std::nullopt;
+  }
+  return hist;
+}
+
+std::vector<std::pair<jt_payer_key, jt_payer_work>> BpfObject::payers() const {
+  return read_all_elements<jt_payer_key, jt_payer_work>(bpf_map__fd(impl_->skeleton->maps.payers));
+}
+
+std::vector<std::pair<jt_callsite_key, jt_calls>> BpfObject::callsites() const {
+  return read_all_elements<jt_callsite_key, jt_calls>(bpf_map__fd(impl_->skeleton->maps.callsites));
+}
+
+uint64_t BpfObject::loss(jt_loss kind) const {
+  const int cpus = libbpf_num_possible_cpus();
+  if (cpus <= 0) {
+    return 0;
+  }
+  std::vector<uint64_t> per_cpu(static_cast<size_t>(cpus));
+  const uint32_t key = kind;
+  if (bpf_map_lookup_elem(bpf_map__fd(impl_->skeleton->maps.losses), &key, per_cpu.data()) != 0) {
+    return 0;
+  }
+  uint64_t sum = 0;
+  for (const uint64_t count : per_cpu) {
+    sum += count;
+  }
+  return sum;
+}
+
+void BpfObject::forget(const jt_target_id& id) {
+  auto& maps = impl_->skeleton->maps;
+  bpf_map_delete_elem(bpf_map__fd(maps.counters), &id);
+  for (uint8_t transition = 0; transition < JT_TRANSITIONS; ++transition) {
+    for (uint8_t payer = 0; payer < JT_PAYERS; ++payer) {
+      const jt_hist_key key{.id = id, .transition = transition, .payer = payer, .pad = {}};
+      bpf_map_delete_elem(bpf_map__fd(maps.hists), &key);
+    }
+  }
+  for (const auto& [key, work] : payers()) {
+    if (same(key.id, id)) {
+      bpf_map_delete_elem(bpf_map__fd(maps.payers), &key);
+    }
+  }
+  for (const auto& [key, calls] : callsites()) {
+    if (same(key.id, id)) {
+      bpf_map_delete_elem(bpf_map__fd(maps.callsites), &key);
+    }
+  }
+}
+
+Status BpfObject::poll(int timeout_ms, const Handler& handler) {
+  impl_->handler = &handler;
+  const int n = ring_buffer__poll(impl_->rings.get(), timeout_ms);
+  impl_->handler = nullptr;
+  if (n < 0 && n != -EINTR) {
+    return fail_errno("cannot read the event rings", -n);
+  }
+  return {};
+}
+
+int BpfObject::wait_fd() const { return ring_buffer__epoll_fd(impl_->rings.get()); }
+
+}  // namespace jemtrace::attach

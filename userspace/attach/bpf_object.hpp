@@ -1,0 +1,91 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "attach/tracefs.hpp"
+#include "attach/uprobes.hpp"
+#include "jemtrace/abi.h"
+#include "util/result.hpp"
+
+struct jemtrace_bpf;
+
+/// The kernel side: loaded, attached, and its maps as typed values. No policy.
+namespace jemtrace::attach {
+
+enum class Events : uint32_t { none = 0, slow = 1, all = 2 };
+
+struct LoadOptions {
+  bool register_all = true;   // processes that map a known image become targets by themselves
+  Events events = Events::none;
+  uint64_t slow_ns = ~uint64_t{0};
+  uint32_t max_targets = 16384;
+  uint32_t event_ring_bytes = 1 << 20;  // power of two
+};
+
+/// What this kernel has, found by trying.
+struct Features {
+  bool task_storage = false;  // 5.12; else a hash, which costs 110 ns more per call
+  bool cpu_share = false;     // exact anonymous RSS of the current CPU
+  bool uprobe_multi = false;  // 6.6; else perf events, slow to detach
+};
+
+class BpfObject {
+ public:
+  /// Loads the programs; tries with everything, then without what this kernel lacks.
+  /// Errc::denied or unsupported: this host cannot trace (exit status 77).
+  static Result<std::unique_ptr<BpfObject>> load(const LoadOptions& options);
+  ~BpfObject();
+  BpfObject(const BpfObject&) = delete;
+  BpfObject& operator=(const BpfObject&) = delete;
+
+  /// Fork, exec, exit and new mappings. Before the scan of /proc, so that nothing slips between the two.
+  Status attach_lifecycle();
+  /// The memory system calls. What a kernel does not have is left out and returned by name.
+  Result<std::vector<std::string>> attach_syscalls();
+  Result<Uprobes> attach_probes(int file, const std::vector<uint64_t>& offsets);
+  /// Takes all programs off their hooks; the maps stay readable.
+  void detach();
+
+  [[nodiscard]] const Features& features() const { return features_; }
+
+  // user space -> kernel
+  Status set_file(const jt_file& file, const jt_file_info& info);
+  Status set_image(uint32_t index, const jt_image& image, const std::vector<std::pair<uint64_t, jt_site>>& sites);
+  /// False: the kernel side was first, its entry stands.
+  Result<bool> add_target(const jt_target& target);
+  Status replace_target(const jt_target& target);
+  void remove_target(uint32_t tgid);
+  [[nodiscard]] std::optional<jt_target> target(uint32_t tgid) const;
+
+  // kernel -> user space
+  [[nodiscard]] std::optional<jt_counters> counters(const jt_target_id& id) const;
+  [[nodiscard]] std::optional<jt_hist> histogram(const jt_target_id& id, uint8_t transition, uint8_t payer) const;
+  [[nodiscard]] std::vector<std::pair<jt_payer_key, jt_payer_work>> payers() const;
+  [[nodiscard]] std::vector<std::pair<jt_callsite_key, jt_calls>> callsites() const;
+  [[nodiscard]] uint64_t loss(jt_loss kind) const;
+  /// Frees what the maps hold of a target that is gone.
+  void forget(const jt_target_id& id);
+
+  using Handler = std::function<void(const jt_event_header&)>;
+  /// Calls `handler` for all that is in the rings, lifecycle first; waits up to `timeout_ms` for something to come.
+  Status poll(int timeout_ms, const Handler& handler);
+  /// A descriptor that is readable when there is something to poll for.
+  [[nodiscard]] int wait_fd() const;
+
+  /// What libbpf and the verifier last said, for -v and for bug reports.
+  static std::string log();
+
+ private:
+  struct Impl;
+  explicit BpfObject(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+  Features features_;
+};
+
+}  // namespace jemtrace::attach

@@ -1,0 +1,58 @@
+#include <algorithm>
+#include <charconv>
+
+#include "cli/run.hpp"
+#include "collect/inspect.hpp"
+
+namespace jemtrace::cli {
+namespace {
+
+render::ImageReport to_report(const collect::NamedImage& named) {
+  const locate::Image& image = named.image;
+  render::ImageReport report{.path = named.path,
+                             .build_id = image.build_id,
+                             .version = image.version.text,
+                             .linkage = locate::name(image.linkage),
+                             .tier = locate::name(image.tier),
+                             .prefix = image.symbol_prefix,
+                             .conf_variable = image.conf_variable(),
+                             .call_sites = image.call_sites.size(),
+                             .roles = {},
+                             .missing = image.missing,
+                             .notes = image.notes};
+  for (const locate::FoundRole& role : image.roles) {
+    render::RoleReport row{
+        .role = role.role, .symbol = role.symbol, .offset = role.offset, .found_by = role.found_by};
+    const auto probe = std::find_if(image.probes.begin(), image.probes.end(),
+                                    [&](const auto& candidate) { return candidate.role == role.role; });
+    if (probe != image.probes.end()) {
+      row.probe_offset = probe->offset;
+      row.instruction = probe->instruction;
+      row.cost_class = locate::name(probe->cost);
+    }
+    report.roles.push_back(std::move(row));
+  }
+  return report;
+}
+
+Result<collect::NamedImage> find(const std::string& file_or_pid) {
+  pid_t pid = 0;
+  const char* const last = file_or_pid.data() + file_or_pid.size();
+  const auto [end, error] = std::from_chars(file_or_pid.data(), last, pid);
+  if (error == std::errc{} && end == last) {
+    return collect::inspect_process(ProcRoot(), pid);
+  }
+  return collect::inspect_file(file_or_pid);
+}
+
+}  // namespace
+
+Result<int> image(const Options& options) {
+  ASSIGN_OR_RETURN(const collect::NamedImage named, find(options.image));
+  ASSIGN_OR_RETURN(const std::unique_ptr<Results> results, Results::open(options, false));
+  results->out().image(to_report(named));
+  TRY(results->finish());
+  return exit_status::ok;
+}
+
+}  // namespace jemtrace::cli

@@ -1,0 +1,51 @@
+#pragma once
+
+#include <memory>
+
+#include "cli/options.hpp"
+#include "render/output.hpp"
+#include "util/result.hpp"
+
+namespace jemtrace::cli {
+
+/// The exit statuses of the command line's contract.
+namespace exit_status {
+constexpr int ok = 0, failure = 1, usage = 2, no_target = 3, incomplete = 4, cannot_trace = 77;
+}
+
+/// The whole program; its return value is the exit status.
+int run(int argc, const char* const* argv);
+
+/// Prints "jemtrace: what" and "hint: what to do" on standard error, and gives the exit status that goes with it.
+int report(const Error& error);
+
+/// Where results go: a file or standard output, as text or NDJSON.
+class Results {
+ public:
+  static Result<std::unique_ptr<Results>> open(const Options& options, bool several_targets);
+  ~Results();
+  Results(const Results&) = delete;
+  Results& operator=(const Results&) = delete;
+  [[nodiscard]] render::Output& out() { return *output_; }
+  /// False once the reader is gone: nobody wants more.
+  [[nodiscard]] bool wanted() const { return !sink_->failed(); }
+  /// Hands everything over. A full disk is an error; a reader that has gone is none.
+  Status finish();
+
+ private:
+  Results() = default;
+  struct Close {
+    void operator()(std::FILE* file) const { std::fclose(file); }
+  };
+  std::unique_ptr<std::FILE, Close> file_;
+  std::unique_ptr<render::Sink> sink_;
+  std::unique_ptr<render::Output> output_;
+  std::string name_;
+};
+
+Result<int> trace(const Options& options);
+Result<int> list(const Options& options);
+Result<int> image(const Options& options);
+Result<int> check(const Options& options);
+
+}  // namespace jemtrace::cli

@@ -1,0 +1,301 @@
+#include <fmt/format.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/utsname.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <array>
+#include <cstring>
+#include <map>
+#include <optional>
+
+#include "cli/run.hpp"
+#include "collect/launch.hpp"
+#include "collect/tracer.hpp"
+#include "util/text.hpp"
+
+namespace jemtrace::cli {
+namespace {
+
+using collect::Launch;
+using collect::Target;
+using collect::Tracer;
+
+int64_t unix_ns() {
+  timespec now{};
+  ::clock_gettime(CLOCK_REALTIME, &now);
+  return int64_t{now.tv_sec} * 1'000'000'000 + now.tv_nsec;
+}
+
+ledger::Header make_header(const Options& options) {
+  utsname host{};
+  ::uname(&host);
+  return {.jemtrace_version = JEMTRACE_VERSION,
+          .kernel = host.release,
+          .host = host.nodename,
+          .start_unix_ns = unix_ns(),
+          .command = options.command};
+}
+
+uint64_t to_ns(const timeval& time) {
+  return static_cast<uint64_t>(time.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(time.tv_usec) * 1000;
+}
+
+/// SIGINT and SIGTERM as something to poll for. The second one kills, as it is no longer blocked then.
+class Signals {
+ public:
+  Signals() {
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGTERM);
+    ::sigprocmask(SIG_BLOCK, &set, &old_);
+    fd_ = Fd(::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
+  }
+  ~Signals() { ::sigprocmask(SIG_SETMASK, &old_, nullptr); }
+  Signals(const Signals&) = delete;
+  Signals& operator=(const Signals&) = delete;
+  [[nodiscard]] int fd() const { return fd_.get(); }
+  /// True when one came; from then on they act as usual.
+  bool take() {
+    signalfd_siginfo info{};
+    if (::read(fd_.get(), &info, sizeof info) != static_cast<ssize_t>(sizeof info)) {
+      return false;
+    }
+    ::sigprocmask(SIG_SETMASK, &old_, nullptr);
+    return true;
+  }
+
+ private:
+  sigset_t old_{};
+  Fd fd_;
+};
+
+/// What a sweep's calls add up to, until its thread begins another.
+struct OpenSweep {
+  uint32_t number = 0;
+  ledger::SweepEvent sum;
+  uint64_t born_ns = 0;
+};
+
+class Trace {
+ public:
+  Trace(const Options& options, Results& results) : options_(options), results_(results) {}
+
+  Result<int> run();
+
+ private:
+  Status start();
+  Status loop(Signals& signals);
+  [[nodiscard]] bool over(uint64_t now) const;
+  void print_intervals(uint64_t now);
+  void print_call(const Target& target, const jt_call_event& event);
+  void close_sweep(OpenSweep& sweep);
+  void print_summary(const Target& target);
+  [[nodiscard]] int status() const;
+
+  const Options& options_;
+  Results& results_;
+  std::unique_ptr<Tracer> tracer_;
+  std::optional<Launch> launch_;
+  std::optional<int> launch_status_;
+  uint64_t began_ns_ = 0;
+  uint64_t last_interval_ns_ = 0;
+  std::map<uint64_t, ledger::Totals> at_last_interval_;  // by born_ns
+  std::map<uint32_t, OpenSweep> sweeps_;                 // by tid
+  size_t targets_seen_ = 0;
+  bool incomplete_ = false;
+};
+
+void Trace::close_sweep(OpenSweep& sweep) {
+  if (sweep.number != 0) {
+    results_.out().sweep(sweep.sum);
+  }
+  sweep.number = 0;
+}
+
+void Trace::print_call(const Target& target, const jt_call_event& event) {
+  if (event.sweep != 0) {
+    OpenSweep& open = sweeps_[event.h.tid];
+    if (open.number != event.sweep || open.born_ns != event.h.id.born_ns) {
+      close_sweep(open);
+      open.number = event.sweep;
+      open.born_ns = event.h.id.born_ns;
+      open.sum = {.ts_ns = event.h.ts_ns,
+                  .pid = target.process.pid,
+                  .tid = static_cast<pid_t>(event.h.tid),
+                  .comm = std::string(event.h.comm, ::strnlen(event.h.comm, sizeof event.h.comm)),
+                  .state = static_cast<jt_state>(event.from),
+                  .cause = static_cast<jt_cause>(event.cause)};
+      if (event.arena != JT_NO_ARENA) {
+        open.sum.arena = event.arena;
+      }
+    }
+    open.sum.latency_ns = event.h.ts_ns + event.latency_ns - open.sum.ts_ns;
+    open.sum.extents += 1;
+    open.sum.bytes += event.len;
+  }
+  results_.out().transition({event});
+}
+
+void Trace::print_intervals(uint64_t now) {
+  for (Target* target : tracer_->live()) {
+    ledger::Totals totals = tracer_->totals(*target);
+    tracer_->sample(*target, totals);
+    ledger::Totals& before = at_last_interval_[target->id.born_ns];
+    ledger::Interval interval{.pid = target->process.pid,
+                              .comm = target->process.comm,
+                              .unix_ns = unix_ns(),
+                              .window_ns = now - std::max(last_interval_ns_, target->began_ns),
+                              .sample = target->last_sample};
+    interval.delta = totals.since(before);
+    before = std::move(totals);
+    results_.out().interval(interval);
+  }
+  last_interval_ns_ = now;
+}
+
+void Trace::print_summary(const Target& target) {
+  ledger::Summary summary = tracer_->summary(target);
+  rusage usage{};
+  ::getrusage(RUSAGE_SELF, &usage);
+  summary.cost.cpu_ns = to_ns(usage.ru_utime) + to_ns(usage.ru_stime);
+  summary.cost.max_rss_bytes = static_cast<uint64_t>(usage.ru_maxrss) * 1024;
+  if (launch_ && target.process.pid != launch_->pid()) {
+    summary.caveats.emplace_back("a descendant of the command");
+  }
+  incomplete_ |= !summary.exact;
+  results_.out().summary(summary);
+}
+
+Status Trace::start() {
+  collect::TracerOptions tracing{.selection = options_.selection, .every_event = options_.events};
+  if (!options_.command.empty()) {
+    ASSIGN_OR_RETURN(launch_, Launch::prepare(options_.command));
+    tracing.launch = launch_->pid();
+  }
+  Tracer::Listener listener{
+      .on_target =
+          [this](Target& target) {
+            ++targets_seen_;
+            results_.out().target(target.info);
+          },
+      .on_end =
+          [this](Target& target) {
+            at_last_interval_.erase(target.id.born_ns);
+            print_summary(target);
+          },
+      .on_call = [this](Target& target, const jt_call_event& event) { print_call(target, event); }};
+  results_.out().header(make_header(options_));
+  ASSIGN_OR_RETURN(tracer_, Tracer::start(std::move(tracing), std::move(listener)));
+  began_ns_ = last_interval_ns_ = collect::monotonic_ns();
+  if (options_.verbose) {
+    const auto& timings = tracer_->timings();
+    fmt::print(stderr, "load: {:.1f} ms\nattach: {:.1f} ms\nscan: {:.1f} ms\n", timings.load_ns / 1e6,
+               timings.attach_ns / 1e6, timings.scan_ns / 1e6);
+  }
+  if (launch_) {
+    if (auto status = launch_->go(); !status) {
+      launch_status_ = Launch::exec_status(status.error());
+      return status;
+    }
+  } else if (targets_seen_ == 0) {
+    fmt::print(stderr, "jemtrace: nothing selected uses jemalloc yet; waiting for it (Ctrl-C ends)\n");
+  }
+  return {};
+}
+
+bool Trace::over(uint64_t now) const {
+  if (!results_.wanted() || launch_status_) {
+    return true;
+  }
+  if (options_.duration &&
+      now - began_ns_ >= static_cast<uint64_t>(std::chrono::nanoseconds(*options_.duration).count())) {
+    return true;
+  }
+  return !launch_ && options_.selection.only_pids() && tracer_->live().empty();
+}
+
+Status Trace::loop(Signals& signals) {
+  const auto interval_ns = static_cast<uint64_t>(std::chrono::nanoseconds(options_.interval).count());
+  for (;;) {
+    const uint64_t now = collect::monotonic_ns();
+    if (over(now)) {
+      return {};
+    }
+    uint64_t wake_ns = last_interval_ns_ + interval_ns;
+    if (options_.duration) {
+      wake_ns = std::min(wake_ns, began_ns_ + static_cast<uint64_t>(std::chrono::nanoseconds(*options_.duration).count()));
+    }
+    const int timeout_ms = wake_ns <= now ? 0 : static_cast<int>((wake_ns - now) / 1'000'000 + 1);
+    std::array<pollfd, 3> fds{{{.fd = tracer_->wait_fd(), .events = POLLIN, .revents = 0},
+                               {.fd = signals.fd(), .events = POLLIN, .revents = 0},
+                               {.fd = launch_ ? launch_->pidfd() : -1, .events = POLLIN, .revents = 0}}};
+    ::poll(fds.data(), fds.size(), timeout_ms);
+    TRY(tracer_->poll(0));
+    if (signals.take()) {
+      return {};
+    }
+    if (collect::monotonic_ns() >= last_interval_ns_ + interval_ns) {
+      print_intervals(collect::monotonic_ns());
+    }
+    if (launch_) {
+      launch_status_ = launch_->exit_status();
+    }
+  }
+}
+
+int Trace::status() const {
+  if (launch_status_) {
+    return *launch_status_;
+  }
+  if (targets_seen_ == 0 && !launch_) {
+    return exit_status::no_target;
+  }
+  return options_.strict && incomplete_ ? exit_status::incomplete : exit_status::ok;
+}
+
+Result<int> Trace::run() {
+  Signals signals;
+  if (auto status = start(); !status) {
+    const Error& error = status.error();
+    const int code = report(error);
+    if (launch_status_) {
+      return *launch_status_;
+    }
+    const bool host = error.code == Errc::denied || error.code == Errc::unsupported;
+    return host && !tracer_ ? exit_status::cannot_trace : code;
+  }
+  TRY(loop(signals));
+  // The command's own end comes before the tracer's, so that its last purges are in.
+  TRY(tracer_->poll(0));
+  const std::vector<Target*> live = tracer_->live();
+  tracer_->stop();
+  for (auto& [tid, sweep] : sweeps_) {
+    close_sweep(sweep);
+  }
+  for (const Target* target : live) {
+    print_summary(*target);
+  }
+  TRY(results_.finish());
+  if (options_.verbose) {
+    fmt::print(stderr, "detach: {:.1f} ms\n", tracer_->timings().detach_ns / 1e6);
+  }
+  if (targets_seen_ == 0) {
+    fmt::print(stderr, "jemtrace: nothing selected uses jemalloc\nhint: jemtrace list shows the processes that do\n");
+  }
+  return status();
+}
+
+}  // namespace
+
+Result<int> trace(const Options& options) {
+  const bool several = options.command.empty() && !(options.selection.only_pids() && options.selection.pids.size() == 1);
+  ASSIGN_OR_RETURN(const std::unique_ptr<Results> results, Results::open(options, several));
+  return Trace(options, *results).run();
+}
+
+}  // namespace jemtrace::cli

@@ -1,0 +1,210 @@
+#include "collect/images.hpp"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <thread>
+
+namespace jemtrace::collect {
+namespace {
+
+jt_tier to_abi(locate::Tier tier) {
+  switch (tier) {
+    case locate::Tier::symbols:
+      return JT_TIER_SYMBOLS;
+    case locate::Tier::recovered:
+      return JT_TIER_RECOVERED;
+    case locate::Tier::callsite:
+      return JT_TIER_CALLSITE;
+    case locate::Tier::syscall:
+      break;
+  }
+  return JT_TIER_SYSCALL;
+}
+
+/// One kind of probe tells the source of a purge: the sweep, once per pass; only where the compiler left no such
+/// function the eviction, once per extent.
+std::vector<locate::ProbeSite> choose_probes(const locate::Image& image) {
+  for (const jt_role wanted : {JT_ROLE_SWEEP, JT_ROLE_EVICT}) {
+    std::vector<locate::ProbeSite> chosen;
+    std::copy_if(image.probes.begin(), image.probes.end(), std::back_inserter(chosen),
+                 [&](const auto& probe) { return probe.site.role == wanted; });
+    if (!chosen.empty()) {
+      return chosen;
+    }
+  }
+  return {};
+}
+
+}  // namespace
+
+jt_file kernel_name(const discover::Mapping& mapping) {
+  // A dev_t inside the kernel: 12 bits of major, 20 of minor.
+  return {.ino = mapping.inode, .dev = mapping.device_major << 20 | mapping.device_minor, .pad = 0};
+}
+
+bool is_program_text(const discover::Mapping& mapping) { return mapping.executable && mapping.inode != 0; }
+
+Result<Fd> open_mapped(const ProcRoot& proc, pid_t pid, const discover::Mapping& mapping) {
+  return open_file(discover::map_file_path(proc, pid, mapping), O_RDONLY | O_NONBLOCK);
+}
+
+std::string file_path(const discover::Mapping& mapping) {
+  constexpr std::string_view deleted = " (deleted)";
+  std::string_view path = mapping.path;
+  if (path.size() > deleted.size() && path.substr(path.size() - deleted.size()) == deleted) {
+    path.remove_suffix(deleted.size());
+  }
+  return std::string(path);
+}
+
+Result<std::vector<jt_target_image>> Images::mapped_by(const ProcRoot& proc, pid_t pid) {
+  ASSIGN_OR_RETURN(const discover::Mappings mappings, discover::Mappings::read(proc, pid));
+  std::vector<jt_target_image> found;
+  for (const auto& mapping : mappings.all()) {
+    if (!is_program_text(mapping)) {
+      continue;
+    }
+    const jt_file name = kernel_name(mapping);
+    if (!knows(name)) {
+      auto file = open_mapped(proc, pid, mapping);
+      if (!file) {
+        if (file.error().code == Errc::denied) {
+          return tl::unexpected(std::move(file).error());
+        }
+        continue;  // unmapped meanwhile
+      }
+      TRY(look_at(std::move(*file), name, file_path(mapping)));
+    }
+    const TracedImage* image = find(name);
+    if (image == nullptr) {
+      continue;
+    }
+    const auto& text = image->image.text;
+    const bool overlaps = mapping.file_offset < text.offset + text.size &&
+                          text.offset < mapping.file_offset + (mapping.end - mapping.start);
+    if (overlaps && found.size() < JT_MAX_TARGET_IMAGES) {
+      found.push_back({.start = mapping.start,
+                       .end = mapping.end,
+                       .file_offset = mapping.file_offset,
+                       .image = image->index,
+                       .wrapper_words = image->image.musl ? 1U : 0U});
+    }
+  }
+  return found;
+}
+
+bool Images::knows(const jt_file& name) const { return by_name_.contains({name.dev, name.ino}); }
+
+const TracedImage* Images::find(const jt_file& name) const {
+  const auto it = by_name_.find({name.dev, name.ino});
+  return it == by_name_.end() ? nullptr : it->second;
+}
+
+const TracedImage* Images::by_index(uint32_t index) const {
+  return index < images_.size() ? images_[index].get() : nullptr;
+}
+
+Status Images::announce(const jt_file& name, const TracedImage* image, uint64_t file_size) {
+  jt_file_info info{.image = JT_NO_IMAGE, .size = file_size};
+  if (image != nullptr) {
+    info.image = image->index;
+    info.wrapper_words = image->image.musl ? 1 : 0;
+    info.exe_code_vaddr = image->image.exe_code_vaddr;
+    info.text_vaddr = image->image.text.vaddr;
+    info.text_offset = image->image.text.offset;
+    info.text_len = image->image.text.size;
+  }
+  return bpf_->set_file(name, info);
+}
+
+Result<const TracedImage*> Images::look_at(Fd file, const jt_file& name, const std::string& path) {
+  struct stat st {};
+  if (::fstat(file.get(), &st) != 0) {
+    return fail_errno("cannot stat " + path);
+  }
+  const auto file_size = static_cast<uint64_t>(st.st_size);
+  const FileIdentity identity{st.st_dev, st.st_ino, st.st_size, st.st_ctim.tv_sec * 1'000'000'000 + st.st_ctim.tv_nsec};
+  TracedImage* image = nullptr;
+  if (const auto known = by_file_.find(identity); known != by_file_.end()) {
+    image = known->second;
+  } else {
+    // A file that cannot be read or parsed is no reason to lose the others: it counts as holding no jemalloc.
+    auto may_hold = S_ISREG(st.st_mode) ? locate::may_hold_jemalloc(file.get()) : Result<bool>(false);
+    if (may_hold && *may_hold) {
+      auto analysed = locate::analyse(file.get(), path);
+      if (analysed && *analysed) {
+        ASSIGN_OR_RETURN(image, add(std::move(file), path, std::move(**analysed)));
+      }
+    }
+    by_file_[identity] = image;
+  }
+  if (bpf_ != nullptr) {
+    TRY(announce(name, image, file_size));
+  }
+  by_name_[{name.dev, name.ino}] = image;
+  return image;
+}
+
+Status Images::trace(TracedImage& traced, int file) {
+  std::vector<std::pair<uint64_t, jt_site>> sites;
+  sites.reserve(traced.image.call_sites.size() + 4);
+  for (const auto& call : traced.image.call_sites) {
+    sites.emplace_back(call.return_offset, call.site);
+  }
+  std::vector<uint64_t> offsets;
+  for (const auto& probe : choose_probes(traced.image)) {
+    sites.emplace_back(probe.offset, probe.site);
+    offsets.push_back(probe.offset);
+    traced.probed.push_back(probe);
+  }
+  const jt_image info{.cache_state_offset = traced.image.cache_state_offset,
+                      .cache_ind_offset = traced.image.cache_ind_offset,
+                      .tier = static_cast<uint8_t>(to_abi(traced.image.tier)),
+                      .has_sites = !sites.empty(),
+                      .pad = {}};
+  TRY(bpf_->set_image(traced.index, info, sites));
+  if (!offsets.empty()) {
+    auto probes = bpf_->attach_probes(file, offsets);
+    if (probes) {
+      traced.probes = std::move(*probes);
+    } else {
+      traced.probe_error = probes.error().message();
+      traced.probed.clear();
+    }
+  }
+  return {};
+}
+
+Result<TracedImage*> Images::add(Fd file, const std::string& path, locate::Image image) {
+  if (images_.size() >= JT_MAX_IMAGES) {
+    return fail(Errc::too_large, fmt::format("more than {} different images of jemalloc", JT_MAX_IMAGES));
+  }
+  auto traced = std::make_unique<TracedImage>();
+  traced->index = static_cast<uint32_t>(images_.size());
+  traced->path = path;
+  traced->image = std::move(image);
+
+  if (bpf_ != nullptr) {
+    TRY(trace(*traced, file.get()));
+  }
+  images_.push_back(std::move(traced));
+  return images_.back().get();
+}
+
+void Images::detach_probes() {
+  // Each waits for the kernel's grace periods: together they take as long as one.
+  std::vector<std::thread> closers;
+  for (const auto& image : images_) {
+    if (image->probes) {
+      closers.emplace_back([&probes = image->probes] { probes.reset(); });
+    }
+  }
+  for (std::thread& closer : closers) {
+    closer.join();
+  }
+}
+
+}  // namespace jemtrace::collect

@@ -1,0 +1,77 @@
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "attach/bpf_object.hpp"
+#include "discover/maps.hpp"
+#include "jemtrace/abi.h"
+#include "locate/image.hpp"
+#include "util/fd.hpp"
+#include "util/file.hpp"
+#include "util/result.hpp"
+
+namespace jemtrace::collect {
+
+/// An image that is being traced: what is known of it, its file held open, its probes.
+struct TracedImage {
+  uint32_t index = 0;  // in the kernel side's tables
+  std::string path;    // where it was first seen; untrusted
+  locate::Image image;
+  std::optional<attach::Uprobes> probes;
+  std::vector<locate::ProbeSite> probed;
+  std::string probe_error;  // why there are no probes, if there should be some
+};
+
+/// The file behind a mapping as the kernel names it.
+jt_file kernel_name(const discover::Mapping& mapping);
+bool is_program_text(const discover::Mapping& mapping);
+/// Opens exactly what is mapped, never a path from the target: map_files leads to the inode.
+Result<Fd> open_mapped(const ProcRoot& proc, pid_t pid, const discover::Mapping& mapping);
+/// Without the kernel's " (deleted)".
+std::string file_path(const discover::Mapping& mapping);
+
+/// All files looked at so far, and the images among them. A file is analysed once, however many processes map it.
+class Images {
+ public:
+  /// `bpf` is told about each file and image; nullptr: only look, nothing is traced.
+  explicit Images(attach::BpfObject* bpf) : bpf_(bpf) {}
+
+  /// The images that a process maps, where it maps them. Files not seen before are looked at.
+  Result<std::vector<jt_target_image>> mapped_by(const ProcRoot& proc, pid_t pid);
+
+  /// Looks at an open file and tells the kernel side about it under the name that the kernel has for it.
+  /// nullptr: it holds no jemalloc. `path` is only for messages.
+  Result<const TracedImage*> look_at(Fd file, const jt_file& kernel_name, const std::string& path);
+
+  /// True when this name was answered before.
+  [[nodiscard]] bool knows(const jt_file& kernel_name) const;
+  [[nodiscard]] const TracedImage* by_index(uint32_t index) const;
+  [[nodiscard]] const std::vector<std::unique_ptr<TracedImage>>& all() const { return images_; }
+  /// The image that a file name of the kernel stands for; nullptr when none.
+  [[nodiscard]] const TracedImage* find(const jt_file& kernel_name) const;
+
+  void detach_probes();
+
+ private:
+  using FileIdentity = std::tuple<dev_t, ino_t, off_t, int64_t>;  // and the time of its last change
+  using KernelName = std::pair<uint32_t, uint64_t>;
+
+  Result<TracedImage*> add(Fd file, const std::string& path, locate::Image image);
+  Status trace(TracedImage& traced, int file);
+  Status announce(const jt_file& name, const TracedImage* image, uint64_t file_size);
+
+  attach::BpfObject* bpf_;
+  std::vector<std::unique_ptr<TracedImage>> images_;
+  std::map<FileIdentity, TracedImage*> by_file_;
+  std::map<KernelName, TracedImage*> by_name_;
+};
+
+}  // namespace jemtrace::collect

@@ -1,0 +1,83 @@
+#include "collect/inspect.hpp"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "collect/images.hpp"
+#include "collect/target.hpp"
+#include "util/text.hpp"
+
+namespace jemtrace::collect {
+namespace {
+
+/// Fills in `target` when the process uses jemalloc.
+Result<bool> look_at_process(const ProcRoot& proc, Images& images, Target& target) {
+  ASSIGN_OR_RETURN(const auto mapped, images.mapped_by(proc, target.process.pid));
+  for (const jt_target_image& image : mapped) {
+    target.images.push_back(images.by_index(image.image));
+  }
+  return !mapped.empty();
+}
+
+Error no_jemalloc(const std::string& what) {
+  return {Errc::no_target, what + " does not use jemalloc", 0, "jemtrace list shows the processes that do"};
+}
+
+}  // namespace
+
+Result<Inspection> inspect(const ProcRoot& proc, const discover::Selection& selection) {
+  Images images(nullptr);
+  Inspection out;
+  std::vector<pid_t> pids = selection.pids;
+  const bool all = !selection.only_pids();
+  if (all) {
+    ASSIGN_OR_RETURN(pids, proc.pids());
+  }
+  for (const pid_t pid : pids) {
+    auto process = discover::read_process(proc, pid);
+    if (!process) {
+      if (!all) {
+        return tl::unexpected(std::move(process).error());
+      }
+      continue;  // gone meanwhile
+    }
+    if (!selection.matches(*process)) {
+      continue;
+    }
+    Target target(proc, std::move(*process));
+    const auto uses = look_at_process(proc, images, target);
+    if (!uses) {
+      out.unreadable += uses.error().code == Errc::denied ? 1 : 0;
+    } else if (*uses) {
+      out.processes.push_back({describe(proc, target)});
+    }
+  }
+  if (out.unreadable > 0) {
+    out.notes.push_back(fmt::format("{} processes could not be looked at: permission denied", out.unreadable));
+  }
+  return out;
+}
+
+Result<NamedImage> inspect_file(const std::string& path) {
+  ASSIGN_OR_RETURN(const Fd file, open_file(path, O_RDONLY | O_NONBLOCK));
+  ASSIGN_OR_RETURN(auto image, locate::analyse(file.get(), path));
+  if (!image) {
+    return fail(Errc::no_target, fmt::format("{} holds no jemalloc", escape(path)));
+  }
+  return NamedImage{path, std::move(*image)};
+}
+
+Result<NamedImage> inspect_process(const ProcRoot& proc, pid_t pid) {
+  ASSIGN_OR_RETURN(auto process, discover::read_process(proc, pid));
+  Images images(nullptr);
+  Target target(proc, std::move(process));
+  ASSIGN_OR_RETURN(const bool uses, look_at_process(proc, images, target));
+  if (!uses) {
+    return tl::unexpected(no_jemalloc(fmt::format("pid {} ({})", pid, escape(target.process.comm))));
+  }
+  return NamedImage{target.images.front()->path, target.images.front()->image};
+}
+
+}  // namespace jemtrace::collect

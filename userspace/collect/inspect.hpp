@@ -1,0 +1,36 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "discover/selection.hpp"
+#include "ledger/model.hpp"
+#include "locate/image.hpp"
+#include "util/file.hpp"
+
+/// Looking without tracing: no BPF, nothing attached.
+namespace jemtrace::collect {
+
+struct Inspected {
+  ledger::TargetInfo info;
+};
+
+struct Inspection {
+  std::vector<Inspected> processes;  // that use jemalloc, by pid
+  size_t unreadable = 0;             // processes whose mappings we may not read
+  std::vector<std::string> notes;
+};
+
+/// Which of the selected processes use jemalloc, and how. A pid that was asked for and does not exist is an error.
+Result<Inspection> inspect(const ProcRoot& proc, const discover::Selection& selection);
+
+struct NamedImage {
+  std::string path;  // untrusted
+  locate::Image image;
+};
+
+/// The image in a file, or the first one of a process. Errc::no_target when there is no jemalloc in it.
+Result<NamedImage> inspect_file(const std::string& path);
+Result<NamedImage> inspect_process(const ProcRoot& proc, pid_t pid);
+
+}  // namespace jemtrace::collect

@@ -1,0 +1,44 @@
+#pragma once
+
+#include <sys/types.h>
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "util/fd.hpp"
+#include "util/result.hpp"
+
+namespace jemtrace::collect {
+
+/// A command that is started only when everything is in place to trace it.
+class Launch {
+ public:
+  /// Forks; the child waits. Its pid is known, exec has not happened.
+  static Result<Launch> prepare(std::vector<std::string> command);
+  Launch(Launch&&) = default;
+  Launch& operator=(Launch&&) = default;
+  /// A child that was never let go is killed.
+  ~Launch();
+
+  /// Lets the child exec. Fails when the program cannot be run; `exec_status()` is then what a shell would say.
+  Status go();
+  [[nodiscard]] pid_t pid() const { return pid_; }
+  /// Becomes readable when the command ends.
+  [[nodiscard]] int pidfd() const { return pidfd_.get(); }
+  /// Its exit status as a shell gives it (128 + signal when killed); nullopt while it runs.
+  std::optional<int> exit_status();
+  /// 127 when the program was not found, 126 when it cannot be executed.
+  static int exec_status(const Error& error) { return error.sys == 2 /* ENOENT */ ? 127 : 126; }
+
+ private:
+  Launch() = default;
+  std::vector<std::string> command_;
+  pid_t pid_ = -1;
+  Fd pidfd_;
+  Fd start_;   // a byte written here lets the child go
+  Fd failed_;  // errno of its exec comes back here, or the end of file
+  std::optional<int> status_;
+};
+
+}  // namespace jemtrace::collect

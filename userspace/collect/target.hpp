@@ -1,0 +1,43 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "collect/images.hpp"
+#include "discover/process.hpp"
+#include "jemtrace/abi.h"
+#include "ledger/model.hpp"
+#include "sample/memory.hpp"
+
+namespace jemtrace::collect {
+
+/// One process with a jemalloc, from when it is first seen to its end. Filled by the Tracer.
+struct Target {
+  jt_target_id id{};
+  discover::Process process;
+  std::vector<const TracedImage*> images;
+  ledger::TargetInfo info;
+  bool from_its_start = false;  // traced since exec or fork: nothing came before
+  bool ended = false;           // exited, or replaced by exec: `final_totals` holds what it did
+  uint64_t began_ns = 0, ended_ns = 0;  // CLOCK_MONOTONIC
+
+  sample::Sampler sampler;
+  ledger::RssAccount rss;
+  ledger::Sample last_sample;
+  uint64_t muzzy_extents_at_sample = 0;
+
+  ledger::Totals final_totals;
+  std::vector<ledger::ThreadWork> final_payers;
+  std::vector<ledger::CallSiteTotals> final_callsites;
+  std::vector<std::string> caveats;
+
+  Target(const ProcRoot& proc, discover::Process p)
+      : process(std::move(p)), sampler(proc, process.pid) {}
+};
+
+/// What is printed of a target: its identity, its images with their sites, its settings.
+ledger::TargetInfo describe(const ProcRoot& proc, const Target& target);
+ledger::ImageInfo describe(const TracedImage& image);
+
+}  // namespace jemtrace::collect

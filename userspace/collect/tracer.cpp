@@ -1,0 +1,492 @@
+#include "collect/tracer.hpp"
+
+#include <fmt/format.h>
+#include <signal.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "discover/maps.hpp"
+#include "util/text.hpp"
+
+namespace jemtrace::collect {
+namespace {
+
+class Stopwatch {
+ public:
+  explicit Stopwatch(uint64_t& out) : out_(out), begin_(monotonic_ns()) {}
+  ~Stopwatch() { out_ += monotonic_ns() - begin_; }
+
+ private:
+  uint64_t& out_;
+  uint64_t begin_;
+};
+
+attach::LoadOptions load_options(const TracerOptions& options) {
+  attach::LoadOptions load;
+  load.register_all = !options.launch && !options.selection.only_pids();
+  load.events = options.every_event ? attach::Events::all : attach::Events::none;
+  load.event_ring_bytes = 16 << 20;
+  return load;
+}
+
+}  // namespace
+
+uint64_t monotonic_ns() {
+  timespec now{};
+  ::clock_gettime(CLOCK_MONOTONIC, &now);
+  return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec);
+}
+
+Tracer::Tracer(TracerOptions options, Listener listener, ProcRoot proc, std::unique_ptr<attach::BpfObject> bpf)
+    : options_(std::move(options)),
+      listener_(std::move(listener)),
+      proc_(std::move(proc)),
+      bpf_(std::move(bpf)),
+      images_(bpf_.get()) {}
+
+Tracer::~Tracer() { stop(); }
+
+Result<std::unique_ptr<Tracer>> Tracer::start(TracerOptions options, Listener listener, ProcRoot proc) {
+  Timings timings;
+  Result<std::unique_ptr<attach::BpfObject>> bpf = [&] {
+    const Stopwatch watch(timings.load_ns);
+    return attach::BpfObject::load(load_options(options));
+  }();
+  if (!bpf) {
+    return tl::unexpected(std::move(bpf).error());
+  }
+  std::unique_ptr<Tracer> tracer(
+      new Tracer(std::move(options), std::move(listener), std::move(proc), std::move(*bpf)));
+  tracer->timings_ = timings;
+  {
+    const Stopwatch watch(tracer->timings_.attach_ns);
+    TRY(tracer->bpf_->attach_lifecycle());
+    ASSIGN_OR_RETURN(const std::vector<std::string> missing, tracer->bpf_->attach_syscalls());
+    for (const std::string& name : missing) {
+      tracer->notes_.push_back(name + " is not traced: this kernel has no such tracepoint");
+    }
+  }
+  {
+    const Stopwatch watch(tracer->timings_.scan_ns);
+    TRY(tracer->scan());
+  }
+  return tracer;
+}
+
+// ---- which processes ----------------------------------------------------------------------------------------------
+
+bool Tracer::wanted(const discover::Process& process) const {
+  return options_.launch || options_.selection.matches(process);
+}
+
+Status Tracer::scan() {
+  if (options_.launch) {
+    const jt_target target{.id = {.born_ns = monotonic_ns(), .tgid = static_cast<uint32_t>(*options_.launch), .pad = 0},
+                           .n_images = 0,
+                           .flags = JT_TARGET_TREE | JT_TARGET_HOLD | JT_TARGET_PINNED,
+                           .images = {}};
+    ASSIGN_OR_RETURN([[maybe_unused]] const bool added, bpf_->add_target(target));
+    return {};
+  }
+  if (options_.selection.only_pids()) {
+    for (const pid_t pid : options_.selection.pids) {
+      TRY(scan_process(pid, true));
+    }
+    return {};
+  }
+  ASSIGN_OR_RETURN(const std::vector<pid_t> pids, proc_.pids());
+  for (const pid_t pid : pids) {
+    const bool named = std::find(options_.selection.pids.begin(), options_.selection.pids.end(), pid) !=
+                       options_.selection.pids.end();
+    if (auto status = scan_process(pid, named); !status && named) {
+      return status;  // a process that merely passed by may fail, one that was asked for may not
+    }
+  }
+  return {};
+}
+
+Status Tracer::scan_process(pid_t pid, bool required) {
+  if (pid == ::getpid()) {
+    return {};
+  }
+  ASSIGN_OR_RETURN(const discover::Process process, discover::read_process(proc_, pid));
+  const auto images = images_.mapped_by(proc_, pid);
+  if (!images) {
+    return tl::unexpected(images.error());
+  }
+  if (!wanted(process)) {
+    return {};  // its files are known now, though: others may map them later
+  }
+  if (images->empty()) {
+    if (required) {
+      return fail(Errc::no_target, fmt::format("pid {} ({}) does not use jemalloc", pid, escape(process.comm)),
+                  "jemtrace list shows the processes that do");
+    }
+    return {};
+  }
+  jt_target target{.id = {.born_ns = monotonic_ns(), .tgid = static_cast<uint32_t>(pid), .pad = 0},
+                   .n_images = static_cast<uint32_t>(images->size()),
+                   .flags = 0,
+                   .images = {}};
+  if (options_.selection.only_pids()) {
+    target.flags = JT_TARGET_PINNED;
+  }
+  std::copy(images->begin(), images->end(), target.images);
+  ASSIGN_OR_RETURN(const bool added, bpf_->add_target(target));
+  if (added) {
+    adopt(target, false);
+  }
+  return {};
+}
+
+Target* Tracer::find(const jt_target_id& id) const {
+  const auto it = targets_.find(id.born_ns);
+  return it == targets_.end() ? nullptr : it->second.get();
+}
+
+void Tracer::adopt(const jt_target& kernel, bool from_its_start) {
+  Target* target = find(kernel.id);
+  if (target == nullptr) {
+    auto process = discover::read_process(proc_, static_cast<pid_t>(kernel.id.tgid));
+    if (!process) {
+      // It has exited already: what it did is in the maps, who it was is only known by its number.
+      process = discover::Process{.pid = static_cast<pid_t>(kernel.id.tgid)};
+    }
+    if (!wanted(*process)) {
+      bpf_->remove_target(kernel.id.tgid);
+      bpf_->forget(kernel.id);
+      return;
+    }
+    auto owned = std::make_unique<Target>(proc_, std::move(*process));
+    target = owned.get();
+    target->id = kernel.id;
+    target->from_its_start = from_its_start;
+    target->began_ns = from_its_start ? kernel.id.born_ns : monotonic_ns();
+    targets_[kernel.id.born_ns] = std::move(owned);
+  }
+  const size_t known = target->images.size();
+  for (uint32_t i = static_cast<uint32_t>(known); i < kernel.n_images && i < JT_MAX_TARGET_IMAGES; ++i) {
+    if (const TracedImage* image = images_.by_index(kernel.images[i].image)) {
+      target->images.push_back(image);
+    }
+  }
+  if (target->images.size() == known) {
+    return;
+  }
+  target->info = describe(proc_, *target);
+  if (known == 0) {
+    sample(*target, totals(*target));
+    target->rss.start_bytes = target->rss.end_bytes;
+    if (listener_.on_target) {
+      listener_.on_target(*target);
+    }
+  }
+}
+
+// ---- what happened ------------------------------------------------------------------------------------------------
+
+Status Tracer::poll(int timeout_ms) {
+  const auto handler = [this](const jt_event_header& event) { handle(event); };
+  TRY(bpf_->poll(timeout_ms, handler));
+  rescan_after_loss();
+  return {};
+}
+
+void Tracer::handle(const jt_event_header& event) {
+  const auto& lifecycle = reinterpret_cast<const jt_lifecycle_event&>(event);
+  switch (event.type) {
+    case JT_EV_CALL:
+      on_call(reinterpret_cast<const jt_call_event&>(event));
+      break;
+    case JT_EV_FORK:
+      on_fork(lifecycle);
+      break;
+    case JT_EV_EXEC:
+      end(lifecycle.addr);
+      break;
+    case JT_EV_EXIT:
+      end(event.id.born_ns);
+      break;
+    case JT_EV_NEW_FILE:
+      on_new_file(lifecycle);
+      break;
+    case JT_EV_NEW_IMAGE:
+      if (const auto target = bpf_->target(event.id.tgid); target && target->id.born_ns == event.id.born_ns) {
+        adopt(*target, true);
+      } else if (images_.by_index(lifecycle.image) != nullptr) {
+        // It has ended since: its own record says which image it had.
+        jt_target past{.id = event.id, .n_images = 1, .flags = 0, .images = {}};
+        past.images[0].image = lifecycle.image;
+        adopt(past, true);
+      }
+      break;
+    default:
+      break;
+  }
+}
+
+void Tracer::on_call(const jt_call_event& event) {
+  Target* target = find(event.h.id);
+  if (target != nullptr && listener_.on_call) {
+    listener_.on_call(*target, event);
+  }
+}
+
+void Tracer::on_fork(const jt_lifecycle_event& event) {
+  if (const auto target = bpf_->target(event.h.id.tgid);
+      target && target->id.born_ns == event.h.id.born_ns && target->n_images > 0) {
+    adopt(*target, true);
+    return;
+  }
+  // Gone already; it had its parent's images.
+  for (const auto& [born, parent] : targets_) {
+    if (parent->id.tgid == event.parent && !parent->images.empty()) {
+      jt_target past{.id = event.h.id, .n_images = 0, .flags = 0, .images = {}};
+      for (const TracedImage* image : parent->images) {
+        past.images[past.n_images++].image = image->index;
+      }
+      adopt(past, true);
+      return;
+    }
+  }
+}
+
+void Tracer::look_at_mapping(const jt_lifecycle_event& event) {
+  const auto pid = static_cast<pid_t>(event.h.id.tgid);
+  const auto mappings = discover::Mappings::read(proc_, pid);
+  if (!mappings) {
+    return;  // it is gone; when the file is mapped again it is asked about again
+  }
+  for (const auto& mapping : mappings->all()) {
+    if (!is_program_text(mapping) || (event.addr != 0 && mapping.start != event.addr)) {
+      continue;
+    }
+    // At exec the program is asked about: its inode is the one of the event.
+    if (event.addr == 0 && mapping.inode != event.file.ino) {
+      continue;
+    }
+    auto file = open_mapped(proc_, pid, mapping);
+    if (!file) {
+      return;
+    }
+    const auto image = images_.look_at(std::move(*file), event.file, file_path(mapping));
+    if (!image) {
+      notes_.push_back(fmt::format("{}: {}", escape(mapping.path), image.error().message()));
+    }
+    return;
+  }
+}
+
+void Tracer::on_new_file(const jt_lifecycle_event& event) {
+  if (!images_.knows(event.file)) {
+    look_at_mapping(event);
+  }
+  const TracedImage* image = images_.find(event.file);
+  const auto pid = static_cast<pid_t>(event.h.id.tgid);
+  if (image != nullptr) {
+    if (const auto found = images_.mapped_by(proc_, pid); found && !found->empty()) {
+      jt_target target = bpf_->target(event.h.id.tgid)
+                             .value_or(jt_target{.id = {.born_ns = monotonic_ns(), .tgid = event.h.id.tgid, .pad = 0},
+                                                 .n_images = 0,
+                                                 .flags = 0,
+                                                 .images = {}});
+      const bool is_new = target.n_images == 0 && event.h.id.born_ns == 0;
+      std::copy(found->begin(), found->end(), target.images);
+      target.n_images = static_cast<uint32_t>(found->size());
+      auto status = is_new ? bpf_->add_target(target).map([](bool) {}) : bpf_->replace_target(target);
+      if (status) {
+        adopt(target, event.held != 0);
+      } else {
+        notes_.push_back(status.error().message());
+      }
+    }
+  }
+  if (event.held != 0) {
+    ::kill(pid, SIGCONT);
+  }
+}
+
+void Tracer::end(uint64_t born_ns) {
+  const auto it = targets_.find(born_ns);
+  if (it == targets_.end()) {
+    return;
+  }
+  std::unique_ptr<Target> target = std::move(it->second);
+  targets_.erase(it);
+  finish(*target);
+  target->ended = true;
+  bpf_->forget(target->id);
+  if (listener_.on_end) {
+    listener_.on_end(*target);
+  }
+}
+
+void Tracer::rescan_after_loss() {
+  const uint64_t lost = bpf_->loss(JT_LOSS_LIFECYCLE);
+  if (lost == lifecycle_losses_ || options_.launch || stopped_) {
+    return;
+  }
+  lifecycle_losses_ = lost;
+  // Something came or went unheard: what is gone is ended, what is new is found.
+  std::vector<uint64_t> gone;
+  for (const auto& [born, target] : targets_) {
+    const auto kernel = bpf_->target(target->id.tgid);
+    if (!kernel || kernel->id.born_ns != born) {
+      gone.push_back(born);
+    }
+  }
+  for (const uint64_t born : gone) {
+    end(born);
+  }
+  if (auto status = scan(); !status) {
+    notes_.push_back(status.error().message());
+  }
+}
+
+// ---- numbers ------------------------------------------------------------------------------------------------------
+
+std::vector<Target*> Tracer::live() const {
+  std::vector<Target*> out;
+  for (const auto& [born, target] : targets_) {
+    if (!target->images.empty()) {
+      out.push_back(target.get());
+    }
+  }
+  std::sort(out.begin(), out.end(), [](const Target* a, const Target* b) { return a->process.pid < b->process.pid; });
+  return out;
+}
+
+ledger::Totals Tracer::totals(const Target& target) const {
+  if (target.ended || stopped_) {
+    return target.final_totals;
+  }
+  ledger::Totals totals;
+  totals.counters = bpf_->counters(target.id).value_or(jt_counters{});
+  for (uint8_t transition = 0; transition < JT_TRANSITIONS; ++transition) {
+    for (uint8_t payer = 0; payer < JT_PAYERS; ++payer) {
+      if (const auto hist = bpf_->histogram(target.id, transition, payer)) {
+        totals.transitions[transition].by_payer[payer] = ledger::Histogram(*hist);
+      }
+    }
+  }
+  return totals;
+}
+
+void Tracer::sample(Target& target, const ledger::Totals& now) {
+  const uint64_t muzzy_extents = now.transitions[JT_DIRTY_MUZZY].total().extents();
+  const auto memory = target.sampler.sample(muzzy_extents != target.muzzy_extents_at_sample ||
+                                            target.last_sample.lazyfree_bytes.value_or(ledger::Sampled{}).value > 0);
+  if (!memory || memory->rss_bytes == 0) {
+    return;  // it is ending: the last sample stands
+  }
+  target.muzzy_extents_at_sample = muzzy_extents;
+  target.last_sample.rss_bytes = ledger::Sampled{memory->rss_bytes, "statm", 0};
+  target.rss.end_bytes = memory->rss_bytes;
+  target.rss.max_bytes = std::max(target.rss.max_bytes.value_or(0), memory->rss_bytes);
+  if (memory->lazyfree_bytes) {
+    target.last_sample.lazyfree_bytes =
+        ledger::Sampled{*memory->lazyfree_bytes, "smaps_rollup", memory->lazyfree_age_ms};
+    target.rss.lazyfree_end_bytes = memory->lazyfree_bytes;
+  }
+}
+
+void Tracer::finish(Target& target) {
+  target.final_totals = totals(target);
+  sample(target, target.final_totals);
+  target.ended_ns = monotonic_ns();
+  for (const auto& [key, work] : bpf_->payers()) {
+    if (key.id.born_ns == target.id.born_ns) {
+      target.final_payers.push_back({.tid = static_cast<pid_t>(key.tid),
+                                     .comm = std::string(work.comm, ::strnlen(work.comm, sizeof work.comm)),
+                                     .payer = static_cast<jt_payer>(work.payer),
+                                     .calls = work.calls,
+                                     .latency_ns = work.total_ns,
+                                     .bytes = work.bytes});
+    }
+  }
+  for (const auto& [key, calls] : bpf_->callsites()) {
+    if (key.id.born_ns != target.id.born_ns) {
+      continue;
+    }
+    ledger::CallSiteTotals totals;
+    if (const TracedImage* image = images_.by_index(key.image)) {
+      totals.image = image->path.substr(image->path.rfind('/') + 1);
+    }
+    for (const uint64_t frame : key.frames) {
+      if (frame != 0) {
+        totals.frames.push_back(frame);
+      }
+    }
+    totals.syscall = static_cast<jt_syscall>(key.syscall);
+    totals.advice = key.advice;
+    totals.purpose = static_cast<jt_purpose>(key.purpose);
+    totals.calls = calls.calls;
+    totals.bytes = calls.bytes;
+    totals.failed = calls.failed;
+    totals.total_ns = calls.total_ns;
+    target.final_callsites.push_back(std::move(totals));
+  }
+  std::sort(target.final_payers.begin(), target.final_payers.end(),
+            [](const auto& a, const auto& b) { return a.latency_ns > b.latency_ns; });
+  std::sort(target.final_callsites.begin(), target.final_callsites.end(),
+            [](const auto& a, const auto& b) { return a.calls > b.calls; });
+}
+
+ledger::Losses Tracer::losses() const {
+  ledger::Losses losses{};
+  for (size_t kind = 0; kind < losses.size(); ++kind) {
+    losses[kind] = bpf_->loss(static_cast<jt_loss>(kind));
+  }
+  return losses;
+}
+
+ledger::Summary Tracer::summary(const Target& target) const {
+  ledger::Summary summary;
+  summary.target = target.info;
+  summary.window_ns = target.ended_ns - target.began_ns;
+  summary.exited = target.ended;
+  summary.totals = target.final_totals;
+  summary.payers = target.final_payers;
+  summary.callsites = target.final_callsites;
+  summary.rss = target.rss;
+  const jt_counters& counters = target.final_totals.counters;
+  if (counters.rss_delta_calls > 0) {
+    summary.rss.purge_delta_bytes = counters.rss_delta_bytes;
+  }
+  summary.losses = losses();
+  summary.exact = !target.images.empty() &&
+                  std::all_of(target.images.begin(), target.images.end(),
+                              [](const TracedImage* image) { return !image->probed.empty(); }) &&
+                  std::all_of(summary.losses.begin(), summary.losses.end(), [](uint64_t n) { return n == 0; });
+  if (counters.bpf_samples > 0) {
+    summary.cost.bpf_run_ns = counters.bpf_sampled_ns / counters.bpf_samples * counters.syscalls;
+  }
+  summary.cost.events = counters.syscalls + counters.probe_hits;
+  summary.cost.probe_hits = counters.probe_hits;
+  summary.cost.sampling_ns = static_cast<uint64_t>(target.sampler.cost().count());
+  summary.caveats = target.caveats;
+  summary.caveats.insert(summary.caveats.end(), notes_.begin(), notes_.end());
+  return summary;
+}
+
+void Tracer::stop() {
+  if (stopped_) {
+    return;
+  }
+  {
+    const Stopwatch watch(timings_.detach_ns);
+    images_.detach_probes();
+    bpf_->detach();
+  }
+  // What is still in the rings: last calls, and whoever was stopped for us and must go on.
+  (void)bpf_->poll(0, [this](const jt_event_header& event) { handle(event); });
+  for (const auto& [born, target] : targets_) {
+    finish(*target);
+  }
+  stopped_ = true;
+}
+
+}  // namespace jemtrace::collect

@@ -1,0 +1,103 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "attach/bpf_object.hpp"
+#include "collect/images.hpp"
+#include "collect/target.hpp"
+#include "discover/selection.hpp"
+#include "ledger/model.hpp"
+#include "util/file.hpp"
+
+/// Brings kernel side and /proc together: which processes are targets, and what each of them has done.
+namespace jemtrace::collect {
+
+struct TracerOptions {
+  discover::Selection selection;
+  bool every_event = false;     // --events: each call is handed on, not only counted
+  std::optional<pid_t> launch;  // a process about to exec: it and its descendants are the targets
+};
+
+/// How long the parts of starting and stopping took, for -v and the benchmarks.
+struct Timings {
+  uint64_t load_ns = 0, scan_ns = 0, attach_ns = 0, detach_ns = 0;
+};
+
+/// Not thread-safe. Errors about one target are kept as that target's caveats; only what stops the whole is returned.
+class Tracer {
+ public:
+  struct Listener {
+    std::function<void(Target&)> on_target;           // a target is complete: its images are known
+    std::function<void(Target&)> on_end;              // it has ended; its final numbers are in place
+    std::function<void(Target&, const jt_call_event&)> on_call;  // with every_event
+  };
+
+  static Result<std::unique_ptr<Tracer>> start(TracerOptions options, Listener listener, ProcRoot proc = ProcRoot());
+  ~Tracer();
+  Tracer(const Tracer&) = delete;
+  Tracer& operator=(const Tracer&) = delete;
+
+  /// Handles what happened since; waits up to `timeout_ms`.
+  Status poll(int timeout_ms);
+  [[nodiscard]] int wait_fd() const { return bpf_->wait_fd(); }
+
+  /// Targets that live, by pid.
+  [[nodiscard]] std::vector<Target*> live() const;
+  /// All that a live target has done so far, or an ended one did.
+  [[nodiscard]] ledger::Totals totals(const Target& target) const;
+  /// Takes statm, and smaps_rollup when it may have changed and its budget allows.
+  void sample(Target& target, const ledger::Totals& now);
+  [[nodiscard]] ledger::Summary summary(const Target& target) const;
+  [[nodiscard]] ledger::Losses losses() const;
+
+  /// Ends tracing: detaches everything, then takes the last numbers of all live targets.
+  void stop();
+
+  [[nodiscard]] const attach::Features& features() const { return bpf_->features(); }
+  [[nodiscard]] const Timings& timings() const { return timings_; }
+  [[nodiscard]] const std::vector<std::string>& notes() const { return notes_; }
+  [[nodiscard]] const TracedImage* image_by_index(uint32_t index) const { return images_.by_index(index); }
+
+ private:
+  Tracer(TracerOptions options, Listener listener, ProcRoot proc, std::unique_ptr<attach::BpfObject> bpf);
+
+  Status scan();
+  Status scan_process(pid_t pid, bool required);
+
+  void handle(const jt_event_header& event);
+  void on_new_file(const jt_lifecycle_event& event);
+  void on_fork(const jt_lifecycle_event& event);
+  void on_call(const jt_call_event& event);
+  void look_at_mapping(const jt_lifecycle_event& event);
+
+  /// The kernel side has this process among its targets, with images: makes or completes our record of it.
+  void adopt(const jt_target& target, bool from_its_start);
+  void end(uint64_t born_ns);
+  void finish(Target& target);
+  void rescan_after_loss();
+  Target* find(const jt_target_id& id) const;
+  [[nodiscard]] bool wanted(const discover::Process& process) const;
+
+  TracerOptions options_;
+  Listener listener_;
+  ProcRoot proc_;
+  std::unique_ptr<attach::BpfObject> bpf_;
+  Images images_;
+  std::map<uint64_t, std::unique_ptr<Target>> targets_;  // live ones, by born_ns
+  std::vector<std::unique_ptr<Target>> ended_;           // until handed on
+  uint64_t lifecycle_losses_ = 0;
+  bool stopped_ = false;
+  Timings timings_;
+  std::vector<std::string> notes_;
+};
+
+/// CLOCK_MONOTONIC, as the kernel side's time stamps.
+uint64_t monotonic_ns();
+
+}  // namespace jemtrace::collect

@@ -1,0 +1,40 @@
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "util/file.hpp"
+
+namespace jemtrace::discover {
+
+/// A process as /proc shows it. All strings are untrusted.
+struct Process {
+  pid_t pid = 0;
+  uint64_t start_time_ns = 0;  // since boot, in steps of 10 ms: with the pid it names one process for ever
+  std::string comm;
+  std::string exe;     // target of /proc/PID/exe; empty for kernel threads
+  std::string cgroup;  // path in the v2 hierarchy, else of the v1 memory controller
+  uid_t uid = 0;       // real
+};
+
+/// Fields 2 (comm, may hold spaces and parentheses) and 22 (start time, ticks) of /proc/PID/stat.
+struct Stat {
+  std::string_view comm;
+  uint64_t start_ticks = 0;
+};
+std::optional<Stat> parse_stat(std::string_view text);
+
+/// The path that matters for memory out of /proc/PID/cgroup.
+std::string_view parse_cgroup(std::string_view text);
+
+/// Real uid out of /proc/PID/status.
+std::optional<uid_t> parse_uid(std::string_view status);
+
+/// Errc::gone when it does not exist.
+Result<Process> read_process(const ProcRoot& proc, pid_t pid);
+
+}  // namespace jemtrace::discover

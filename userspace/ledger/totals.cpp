@@ -1,0 +1,49 @@
+#include "ledger/model.hpp"
+
+namespace jemtrace::ledger {
+namespace {
+
+/// Counters only grow: plain differences, field by field.
+jt_counters difference(const jt_counters& now, const jt_counters& earlier) {
+  jt_counters out = now;
+  for (size_t state = 0; state < JT_STATES; ++state) {
+    out.decay[state].npurge -= earlier.decay[state].npurge;
+    out.decay[state].nmadvise -= earlier.decay[state].nmadvise;
+    out.decay[state].purged -= earlier.decay[state].purged;
+    for (size_t cause = 0; cause < JT_CAUSES; ++cause) {
+      out.sweeps[state][cause] -= earlier.sweeps[state][cause];
+    }
+  }
+  for (size_t purpose = 0; purpose < JT_PURPOSES; ++purpose) {
+    out.by_purpose[purpose].calls -= earlier.by_purpose[purpose].calls;
+    out.by_purpose[purpose].bytes -= earlier.by_purpose[purpose].bytes;
+    out.by_purpose[purpose].total_ns -= earlier.by_purpose[purpose].total_ns;
+    out.by_purpose[purpose].failed -= earlier.by_purpose[purpose].failed;
+  }
+  out.oversize_extents -= earlier.oversize_extents;
+  out.rss_delta_bytes -= earlier.rss_delta_bytes;
+  out.rss_delta_calls -= earlier.rss_delta_calls;
+  out.failed_errno_inval -= earlier.failed_errno_inval;
+  out.failed_errno_other -= earlier.failed_errno_other;
+  out.bpf_samples -= earlier.bpf_samples;
+  out.bpf_sampled_ns -= earlier.bpf_sampled_ns;
+  out.probe_hits -= earlier.probe_hits;
+  out.syscalls -= earlier.syscalls;
+  return out;
+}
+
+}  // namespace
+
+Totals Totals::since(const Totals& earlier) const {
+  Totals out;
+  out.counters = difference(counters, earlier.counters);
+  for (size_t transition = 0; transition < JT_TRANSITIONS; ++transition) {
+    for (size_t payer = 0; payer < JT_PAYERS; ++payer) {
+      out.transitions[transition].by_payer[payer] =
+          transitions[transition].by_payer[payer].since(earlier.transitions[transition].by_payer[payer]);
+    }
+  }
+  return out;
+}
+
+}  // namespace jemtrace::ledger

@@ -1,0 +1,376 @@
+#include "locate/image.hpp"
+
+#include <algorithm>
+#include <cctype>
+#include <cstring>
+#include <limits>
+#include <map>
+
+#include "locate/call_sites.hpp"
+#include "locate/eh_frame.hpp"
+#include "locate/elf_file.hpp"
+#include "locate/layout.hpp"
+#include "locate/prologue.hpp"
+#include "locate/roles.hpp"
+#include "locate/strings.hpp"
+#include "locate/symbols.hpp"
+#include "locate/version.hpp"
+#include "util/file.hpp"
+
+namespace jemtrace::locate {
+namespace {
+
+constexpr uint64_t max_dynamic = 64 << 10;
+constexpr uint64_t max_dynamic_strings = uint64_t{64} << 20;
+constexpr uint64_t prologue_size = 96;  // endbr64 and seven instructions
+
+/// What PT_DYNAMIC says about the kind of file.
+struct Dynamic {
+  bool soname = false;
+  bool pie = false;  // DF_1_PIE: a program, static-pie included
+  bool musl = false;
+};
+
+Dynamic read_dynamic(const ElfFile& file) {
+  Dynamic dynamic;
+  for (const Elf64_Phdr& segment : file.segments()) {
+    const auto bytes = segment.p_type == PT_DYNAMIC
+                           ? file.read(segment.p_offset, segment.p_filesz, max_dynamic)
+                           : Result<Bytes>(Bytes{});
+    uint64_t strings = 0;
+    uint64_t strings_size = 0;
+    std::vector<uint64_t> needed;
+    for (uint64_t at = 0; bytes && at + sizeof(Elf64_Dyn) <= bytes->size(); at += sizeof(Elf64_Dyn)) {
+      Elf64_Dyn entry;
+      std::memcpy(&entry, bytes->data() + at, sizeof entry);
+      switch (entry.d_tag) {
+        case DT_SONAME:
+          dynamic.soname = true;
+          break;
+        case DT_FLAGS_1:
+          dynamic.pie = (entry.d_un.d_val & DF_1_PIE) != 0;
+          break;
+        case DT_NEEDED:
+          needed.push_back(entry.d_un.d_val);
+          break;
+        case DT_STRTAB:
+          strings = entry.d_un.d_ptr;
+          break;
+        case DT_STRSZ:
+          strings_size = entry.d_un.d_val;
+          break;
+        default:
+          break;
+      }
+    }
+    if (!needed.empty()) {
+      if (const auto table = file.read_vaddr(strings, strings_size, max_dynamic_strings)) {
+        dynamic.musl = std::any_of(needed.begin(), needed.end(), [&](uint64_t name) {
+          return string_at(*table, name).starts_with("libc.musl");
+        });
+      }
+    }
+  }
+  return dynamic;
+}
+
+Linkage linkage_of(const ElfFile& file, const Dynamic& dynamic) {
+  const bool program =
+      file.header().e_type == ET_EXEC || dynamic.pie || (!file.interpreter().empty() && !dynamic.soname);
+  return program ? Linkage::static_linked : Linkage::shared;
+}
+
+bool is_musl(const ElfFile& file, const Dynamic& dynamic, const Strings& strings, Linkage linkage) {
+  const std::string interpreter = file.interpreter();
+  if (!interpreter.empty()) {
+    return interpreter.find("ld-musl") != std::string::npos;
+  }
+  return linkage == Linkage::shared ? dynamic.musl : strings.musl;
+}
+
+TextSegment text_of(const Elf64_Phdr& segment) {
+  return {segment.p_vaddr, segment.p_offset, segment.p_filesz};
+}
+
+/// The executable PT_LOAD that holds `vaddr`; for an unknown address the largest one.
+TextSegment text_segment(const ElfFile& file, uint64_t vaddr) {
+  const Elf64_Phdr* best = vaddr != 0 && file.executable(vaddr) ? file.segment_of(vaddr) : nullptr;
+  for (const Elf64_Phdr& segment : file.segments()) {
+    const bool candidate = segment.p_type == PT_LOAD && (segment.p_flags & PF_X) != 0;
+    if (candidate && (best == nullptr || (vaddr == 0 && segment.p_filesz > best->p_filesz))) {
+      best = &segment;
+    }
+  }
+  return best == nullptr ? TextSegment{} : text_of(*best);
+}
+
+/// As the kernel computes mm->start_code: the lowest p_vaddr of an executable PT_LOAD.
+uint64_t lowest_code(const ElfFile& file) {
+  uint64_t lowest = std::numeric_limits<uint64_t>::max();
+  for (const Elf64_Phdr& segment : file.segments()) {
+    if (segment.p_type == PT_LOAD && (segment.p_flags & PF_X) != 0) {
+      lowest = std::min(lowest, segment.p_vaddr);
+    }
+  }
+  return lowest == std::numeric_limits<uint64_t>::max() ? 0 : lowest;
+}
+
+/// The functions that can be entered under a role's name, one per address.
+std::vector<const Function*> entries_of(const Symbols& symbols, std::string_view role) {
+  std::vector<const Function*> found;
+  for (const Function& function : symbols.functions) {
+    const bool known = std::any_of(found.begin(), found.end(),
+                                   [&](const Function* f) { return f->vaddr == function.vaddr; });
+    if (function.entry->role == role && function.variant != Variant::cold && !known) {
+      found.push_back(&function);
+    }
+  }
+  return found;
+}
+
+/// The one function to probe for a role; null when there is none or the choice is open.
+const Function* sole_entry(const Symbols& symbols, std::string_view role) {
+  std::vector<const Function*> entries = entries_of(symbols, role);
+  // When a compiler split off the working part, the rest only tests whether there is work and jumps there.
+  const auto is_part = [](const Function* f) { return f->variant == Variant::part; };
+  if (std::count_if(entries.begin(), entries.end(), is_part) == 1) {
+    return *std::find_if(entries.begin(), entries.end(), is_part);
+  }
+  return entries.size() == 1 ? entries.front() : nullptr;
+}
+
+void add_roles(const ElfFile& file, const Symbols& symbols, Image& image) {
+  for (const Function& function : symbols.functions) {
+    const auto offset = file.file_offset(function.vaddr);
+    if (function.entry->jemalloc && function.variant != Variant::cold && offset) {
+      image.roles.push_back({std::string(function.entry->role), function.symbol, function.vaddr, *offset,
+                             function.size, function.found_by});
+    }
+  }
+}
+
+struct ProbePlan {
+  jt_role role;
+  std::string_view name;
+  uint8_t cache_arg[2];
+};
+
+/// What to probe, and in which arguments the cache may be, best first.
+std::vector<ProbePlan> probe_plans(Family family) {
+  // pac_decay_to_limit(tsdn, pac, decay, decay_stats, ecache, ...): rustc's build without statistics lost
+  // decay_stats. arena_decay_to_limit(tsdn, arena, decay, extents, ...): tsdn only serves the mutexes, LTO
+  // may drop it.
+  const bool pac = family >= Family::v53;
+  const ProbePlan sweep = pac ? ProbePlan{JT_ROLE_SWEEP, sweep_role(family), {5, 4}}
+                              : ProbePlan{JT_ROLE_SWEEP, sweep_role(family), {4, 3}};
+  return {sweep, {JT_ROLE_EVICT, evict_role(family), {4, 0}}};
+}
+
+void add_probe(const ElfFile& file, const Symbols& symbols, const ProbePlan& plan, Image& image) {
+  const Function* function = sole_entry(symbols, plan.name);
+  if (function == nullptr) {
+    if (!entries_of(symbols, plan.name).empty()) {
+      image.notes.push_back("several functions are called " + std::string(plan.name) +
+                            ": none of them is probed");
+    }
+    return;
+  }
+  const auto offset = file.file_offset(function->vaddr);
+  const uint64_t size = function->size == 0 ? prologue_size : std::min(function->size, prologue_size);
+  const auto code = file.read_vaddr(function->vaddr, size, prologue_size);
+  const auto point = code && file.executable(function->vaddr) ? choose_probe(*code) : std::nullopt;
+  if (!offset || !point) {
+    image.notes.push_back("the code of " + function->symbol + " cannot be read: it is not probed");
+    return;
+  }
+  ProbeSite probe{std::string(plan.name), *offset + point->offset, point->cost, point->instruction, {}};
+  probe.site.role = static_cast<uint8_t>(plan.role);
+  probe.site.cache_arg[0] = plan.cache_arg[0];
+  probe.site.cache_arg[1] = plan.cache_arg[1];
+  probe.site.pushed = point->pushed;
+  image.probes.push_back(std::move(probe));
+}
+
+void add_call_sites(const ElfFile& file, const Symbols& symbols, Image& image) {
+  const auto frames = CallFrames::read(file);
+  if (!frames) {
+    image.notes.push_back("no call frame information: the purpose of system calls stays open");
+    return;
+  }
+  image.call_sites = find_call_sites(file, symbols, *frames);
+}
+
+/// What the symbols make possible.
+void use_symbols(const ElfFile& file, const Symbols& symbols, Family family, Image& image) {
+  const bool sweep = !entries_of(symbols, sweep_role(family)).empty();
+  const bool evict = !entries_of(symbols, evict_role(family)).empty();
+  for (const std::string_view role : wanted_roles(family)) {
+    if (entries_of(symbols, role).empty()) {
+      image.missing.emplace_back(role);
+    }
+  }
+  if (!sweep && !evict) {
+    const bool none = !symbols.any_private;
+    image.notes.emplace_back(
+        none ? "stripped: no function inside jemalloc has a symbol; purges are recognised by "
+               "their system calls alone"
+             : "the symbols lack the functions of a decay pass");
+    return;
+  }
+  image.tier = Tier::symbols;
+  add_roles(file, symbols, image);
+  for (const ProbePlan& plan : probe_plans(family)) {
+    add_probe(file, symbols, plan, image);
+  }
+  add_call_sites(file, symbols, image);
+}
+
+uint64_t address_inside(const Symbols& symbols) {
+  for (const Function& function : symbols.functions) {
+    if (function.entry->jemalloc && function.entry->purpose == JT_PURGE_SWEEP) {
+      return function.vaddr;
+    }
+  }
+  return symbols.public_vaddr;
+}
+
+void describe_file(const ElfFile& file, const Strings& strings, Image& image) {
+  const Dynamic dynamic = read_dynamic(file);
+  image.build_id = file.build_id();
+  image.linkage = linkage_of(file, dynamic);
+  image.musl = is_musl(file, dynamic, strings, image.linkage);
+  image.exe_code_vaddr = lowest_code(file);
+}
+
+/// Says which jemalloc it is, as far as the strings tell.
+Family describe_version(const Strings& strings, Image& image) {
+  const Family by_features = family_of_features(strings.features);
+  image.version = choose_version(strings, by_features);
+  const Family family = family_of(image.version, by_features);
+  if (!image.version.known()) {
+    image.notes.push_back(
+        std::string("the build does not know its version; its options are those of jemalloc ") +
+        name(family));
+  }
+  return family;
+}
+
+bool wants_symbols(const ElfFile& file, Family family, Image& image) {
+  if (family == Family::v4) {
+    image.notes.emplace_back("jemalloc 4.x or older decays in another way: only its system calls are shown");
+    return false;
+  }
+  if (!file.x86_64()) {
+    image.notes.push_back("its code is not x86-64 (ELF machine " + std::to_string(file.header().e_machine) +
+                          "): only its system calls are shown");
+    return false;
+  }
+  return true;
+}
+
+/// A file that is no 64-bit little-endian ELF: the strings have to do.
+std::optional<Image> analyse_strings_only(const Strings& strings, const std::string& why) {
+  Image image;
+  describe_version(strings, image);
+  if (!image.version.known()) {
+    return std::nullopt;
+  }
+  image.notes.push_back(why + ": only its system calls are shown");
+  return image;
+}
+
+/// The parts worth scanning: what gets mapped; all of a file whose headers are not understood.
+std::vector<ElfFile::Range> ranges_of(const Result<ElfFile>& file, int fd, uint64_t limit) {
+  if (file) {
+    return file->loaded_ranges();
+  }
+  const off_t end = ::lseek(fd, 0, SEEK_END);
+  return {{0, std::min<uint64_t>(end > 0 ? static_cast<uint64_t>(end) : 0, limit)}};
+}
+
+}  // namespace
+
+std::string Image::conf_variable() const {
+  std::string variable = symbol_prefix + "malloc_conf";
+  std::transform(variable.begin(), variable.end(), variable.begin(),
+                 [](unsigned char c) { return static_cast<char>(std::toupper(c)); });
+  return variable;
+}
+
+Result<bool> may_hold_jemalloc(int fd, const Options& options) {
+  const auto file = ElfFile::open(fd, "the file", options.max_file_size);
+  if (!file && file.error().code != Errc::unsupported) {
+    if (file.error().code == Errc::malformed) {
+      return false;  // scripts, fonts, archives: most of what is mapped on a host
+    }
+    return tl::unexpected<Error>(file.error());
+  }
+  const std::string tag = message_tag();
+  bool has_tag = false;
+  bool has_option = false;
+  const auto contains = [](std::string_view chunk, std::string_view needle) {
+    return ::memmem(chunk.data(), chunk.size(), needle.data(), needle.size()) != nullptr;
+  };
+  TRY(scan_ranges(fd, ranges_of(file, fd, options.max_file_size), 64, [&](std::string_view chunk, uint64_t) {
+    has_tag = has_tag || contains(chunk, tag);
+    has_option = has_option || contains(chunk, decay_option) || contains(chunk, old_decay_option);
+    return !(has_tag && has_option);
+  }));
+  return has_tag && has_option;
+}
+
+Result<std::optional<Image>> analyse(int fd, const std::string& path, const Options& options) {
+  const auto file = ElfFile::open(fd, path, options.max_file_size);
+  if (!file && file.error().code != Errc::unsupported) {
+    return tl::unexpected<Error>(file.error());
+  }
+  ASSIGN_OR_RETURN(const Strings strings, read_strings(fd, ranges_of(file, fd, options.max_file_size)));
+  if (!strings.may_be_jemalloc()) {
+    return std::optional<Image>();
+  }
+  if (!file) {
+    return analyse_strings_only(strings, file.error().what);
+  }
+
+  Image image;
+  describe_file(*file, strings, image);
+  const Family family = describe_version(strings, image);
+  const Symbols symbols = read_symbols(*file, image.build_id, options, image.notes);
+  // A tool that talks about jemalloc has its words too; a jemalloc also has functions or a version.
+  if (!image.version.known() && !symbols.public_api && !symbols.any_private) {
+    return std::optional<Image>();
+  }
+  image.symbol_prefix = symbols.public_prefix;
+  image.text = text_segment(*file, address_inside(symbols));
+  if (wants_symbols(*file, family, image)) {
+    const CacheLayout layout = cache_layout(*file, symbols, family);
+    image.cache_state_offset = layout.state_offset;
+    image.cache_ind_offset = layout.ind_offset;
+    use_symbols(*file, symbols, family, image);
+  }
+  return std::optional<Image>(std::move(image));
+}
+
+const char* name(Tier tier) {
+  switch (tier) {
+    case Tier::symbols:
+      return "symbols";
+    case Tier::recovered:
+      return "recovered";
+    case Tier::callsite:
+      return "callsite";
+    case Tier::syscall:
+      return "syscall";
+  }
+  return "syscall";
+}
+
+const char* name(Linkage linkage) {
+  return linkage == Linkage::shared ? "shared" : "static";
+}
+
+const char* name(CostClass cost) {
+  return cost == CostClass::emulated ? "emulated" : "single_step";
+}
+
+}  // namespace jemtrace::locate

@@ -1,0 +1,93 @@
+#include "read/conf.hpp"
+
+#include <fmt/format.h>
+
+#include <charconv>
+
+namespace jemtrace::read {
+namespace {
+
+constexpr size_t environ_limit = size_t{4} << 20;
+
+/// Takes "major.minor" of a version string; 0.0 when there is none.
+std::pair<int, int> major_minor(std::string_view version) {
+  int major = 0;
+  int minor = 0;
+  const char* const last = version.data() + version.size();
+  const auto [dot, error] = std::from_chars(version.data(), last, major);
+  if (error == std::errc{} && dot != last && *dot == '.') {
+    std::from_chars(dot + 1, last, minor);
+  }
+  return {major, minor};
+}
+
+/// Defaults on 64-bit Linux, from jemalloc's include/jemalloc/internal/arena_types.h and src/jemalloc.c at each tag.
+Conf defaults(const std::string& version) {
+  Conf conf;
+  const auto [major, minor] = major_minor(version);
+  if (major != 5) {
+    return conf;
+  }
+  const std::string source = "default of " + version.substr(0, version.find('-'));
+  conf["dirty_decay_ms"] = {"10000", source};
+  conf["muzzy_decay_ms"] = {minor < 2 ? "10000" : "0", source};
+  conf["background_thread"] = {"false", source};
+  conf["retain"] = {"true", source};
+  if (minor >= 2) {
+    conf["oversize_threshold"] = {"8388608", source};
+  }
+  if (minor >= 1) {
+    conf["thp"] = {"default", source};
+  }
+  return conf;
+}
+
+void apply(Conf& conf, std::string_view text, const std::string& source) {
+  for (auto& [key, value] : parse_conf(text)) {
+    conf[key] = {value, source};
+  }
+}
+
+}  // namespace
+
+std::map<std::string, std::string> parse_conf(std::string_view text) {
+  std::map<std::string, std::string> out;
+  while (!text.empty()) {
+    const size_t comma = std::min(text.find(','), text.size());
+    const std::string_view pair = text.substr(0, comma);
+    text.remove_prefix(std::min(comma + 1, text.size()));
+    const size_t colon = pair.find(':');
+    if (colon != std::string_view::npos && colon > 0) {
+      out[std::string(pair.substr(0, colon))] = pair.substr(colon + 1);
+    }
+  }
+  return out;
+}
+
+std::string_view find_variable(std::string_view environ, std::string_view name) {
+  while (!environ.empty()) {
+    const size_t nul = std::min(environ.find('\0'), environ.size());
+    const std::string_view entry = environ.substr(0, nul);
+    environ.remove_prefix(std::min(nul + 1, environ.size()));
+    if (entry.size() > name.size() && entry.substr(0, name.size()) == name && entry[name.size()] == '=') {
+      return entry.substr(name.size() + 1);
+    }
+  }
+  return {};
+}
+
+Conf read_conf(const ProcRoot& proc, pid_t pid, const std::string& version, const std::string& variable,
+               const std::string& prefix) {
+  Conf conf = defaults(version);
+  const std::string symlink = "etc/" + prefix + "malloc.conf";
+  // jemalloc reads the *name* that the link points to; nothing is opened.
+  if (const auto link = proc.link(pid, "root/" + symlink)) {
+    apply(conf, *link, "/" + symlink);
+  }
+  if (const auto environ = proc.read(pid, "environ", environ_limit)) {
+    apply(conf, find_variable(*environ, variable), variable + " in its environment");
+  }
+  return conf;
+}
+
+}  // namespace jemtrace::read

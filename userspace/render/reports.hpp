@@ -1,0 +1,55 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "ledger/model.hpp"
+
+/// What `list`, `image` and `check` print, as plain data: render knows nothing of locate and BPF, the cli
+/// converts.
+namespace jemtrace::render {
+
+struct ListRow {
+  ledger::TargetInfo target;
+  ledger::Sample sample;
+};
+
+/// A role found in an image, and the instruction that is probed for it, if any.
+struct RoleReport {
+  std::string role;      // "ecache_evict"
+  std::string symbol;    // as spelled in the image; untrusted
+  uint64_t offset = 0;   // of the function, in the file
+  std::string found_by;  // "symtab", "dynsym", ...
+  ledger::Maybe<uint64_t> probe_offset;
+  std::string instruction;                // "push r15"; empty when not probed
+  ledger::Maybe<std::string> cost_class;  // emulated, single_step; unset when not probed
+};
+
+struct ImageReport {
+  std::string path;                              // untrusted
+  std::string build_id, version, linkage, tier;  // empty: unknown
+  std::string prefix;                            // of the public API; empty: none
+  std::string conf_variable;                     // "MALLOC_CONF", "_RJEM_MALLOC_CONF"
+  ledger::Maybe<uint64_t> call_sites;            // known inside the image
+  std::vector<RoleReport> roles;
+  std::vector<std::string> missing;  // roles wanted for this version, not found
+  std::vector<std::string> notes;    // one sentence each
+};
+
+enum class CheckStatus { ok, warn, fail };
+
+struct CheckItem {
+  std::string name;  // "BTF", "CAP_BPF", "perf_event_paranoid"
+  CheckStatus status = CheckStatus::ok;
+  std::string detail;  // what was found
+  std::string hint;    // what to do; may be empty
+};
+
+const char* name(CheckStatus status);  // "ok", "warn", "fail"
+
+/// What a user does not get to know when a role has no site. A clause: "sweeps and their causes are not
+/// seen".
+std::string what_missing_costs(const std::string& role);
+
+}  // namespace jemtrace::render

@@ -1,0 +1,404 @@
+#include <array>
+#include <initializer_list>
+#include <utility>
+
+#include "render/json_parts.hpp"
+#include "render/output.hpp"
+
+/// The NDJSON contract, written down beside ndjson.cpp; the unit tests hold the two together. Objects stay
+/// open: a newer jemtrace may add keys, and its lines should still validate against the schema that a
+/// consumer has kept.
+namespace jemtrace::render {
+namespace {
+
+using Property = std::pair<const char*, Json>;
+
+Json of_type(const char* type) {
+  return {{"type", type}};
+}
+Json whole() {
+  return {{"type", "integer"}, {"minimum", 0}};
+}
+Json signed_whole() {
+  return of_type("integer");
+}
+Json string() {
+  return of_type("string");
+}
+Json boolean() {
+  return of_type("boolean");
+}
+Json constant(const char* value) {
+  return {{"const", value}};
+}
+Json reference(const char* name) {
+  return {{"$ref", std::string("#/$defs/") + name}};
+}
+Json array_of(Json items) {
+  return {{"type", "array"}, {"items", std::move(items)}};
+}
+Json map_of(Json values) {
+  return {{"type", "object"}, {"additionalProperties", std::move(values)}};
+}
+Json hex_string() {
+  return {{"type", "string"}, {"pattern", "^0x[0-9a-f]+$"}};
+}
+
+Json or_null(Json schema) {
+  if (schema.contains("type") && !schema.contains("enum")) {
+    schema["type"] = Json::array({schema["type"], "null"});
+    return schema;
+  }
+  if (schema.contains("enum")) {
+    schema["enum"].push_back(nullptr);
+    return schema;
+  }
+  return {{"oneOf", Json::array({std::move(schema), of_type("null")})}};
+}
+
+Json described(Json schema, const char* text) {
+  schema["description"] = text;
+  return schema;
+}
+
+/// All keys are always there: what is unknown is null.
+Json object(const std::vector<Property>& properties) {
+  Json schema = {{"type", "object"}, {"properties", Json::object()}, {"required", Json::array()}};
+  for (const auto& [key, value] : properties) {
+    schema["properties"][key] = value;
+    schema["required"].push_back(key);
+  }
+  return schema;
+}
+
+Json choice(std::initializer_list<const char*> values) {
+  Json list = Json::array();
+  for (const char* value : values) {
+    list.push_back(value);
+  }
+  return {{"enum", list}};
+}
+
+template <typename Enum>
+Json names_of(unsigned first, unsigned count) {
+  Json list = Json::array();
+  for (unsigned i = first; i < count; ++i) {
+    list.push_back(ledger::name(static_cast<Enum>(i)));
+  }
+  return {{"enum", list}};
+}
+
+template <typename Enum>
+Json object_by(unsigned count, const Json& value) {
+  std::vector<Property> properties;
+  for (unsigned i = 0; i < count; ++i) {
+    properties.emplace_back(ledger::name(static_cast<Enum>(i)), value);
+  }
+  return object(properties);
+}
+
+Json tier() {
+  return choice({"symbols", "recovered", "callsite", "syscall"});
+}
+Json linkage() {
+  return choice({"shared", "static"});
+}
+Json cost_class() {
+  return choice({"emulated", "single_step"});
+}
+Json state() {
+  return choice({"dirty", "muzzy", "retained"});
+}
+Json syscall_name() {
+  return names_of<jt_syscall>(0, JT_SYSCALLS);
+}
+Json cause() {
+  return or_null(names_of<jt_cause>(1, JT_CAUSES));
+}
+
+// ---- shared objects ----
+
+Json latency() {
+  return object({{"count", whole()},
+                 {"sum_ns", whole()},
+                 {"min_ns", or_null(whole())},
+                 {"p50_ns", or_null(whole())},
+                 {"p90_ns", or_null(whole())},
+                 {"p99_ns", or_null(whole())},
+                 {"max_ns", or_null(whole())}});
+}
+
+std::vector<Property> amount_properties() {
+  return {{"extents_total", whole()},
+          {"bytes_total", whole()},
+          {"calls_total", whole()},
+          {"latency", reference("latency")}};
+}
+
+Json transition_totals() {
+  std::vector<Property> properties = amount_properties();
+  properties.emplace_back("by_payer", object_by<jt_payer>(JT_PAYERS, object(amount_properties())));
+  return object(properties);
+}
+
+Json setting() {
+  return object({{"value", {{"type", Json::array({"integer", "boolean", "string"})}}},
+                 {"source", described(string(), "where the value comes from")}});
+}
+
+Json conf() {
+  std::vector<Property> properties;
+  for (const char* option : named_settings) {
+    properties.emplace_back(option, or_null(reference("setting")));
+  }
+  Json schema = object(properties);
+  schema["additionalProperties"] = reference("setting");
+  return schema;
+}
+
+std::vector<Property> role_properties() {
+  return {{"offset", described(whole(), "in the file")},
+          {"found_by", or_null(string())},
+          {"probe", choice({"none", "entry", "entry_return"})},
+          {"cost_class", or_null(cost_class())}};
+}
+
+std::vector<Property> image_properties(const Json& role) {
+  return {{"path", string()},
+          {"build_id", or_null(string())},
+          {"version", or_null(string())},
+          {"prefix", described(string(), "of jemalloc's public functions; empty: none")},
+          {"linkage", or_null(linkage())},
+          {"tier", or_null(tier())},
+          {"roles", map_of(role)},
+          {"missing", array_of(string())},
+          {"notes", array_of(string())}};
+}
+
+Json calls() {
+  return object({{"calls_total", whole()}, {"bytes_total", whole()}});
+}
+
+// ---- lines ----
+
+Json header_line() {
+  return object({{"type", constant("header")},
+                 {"schema", described(whole(), "major version: keys are only added within it")},
+                 {"jemtrace", string()},
+                 {"kernel", or_null(string())},
+                 {"host", or_null(string())},
+                 {"start_unix_ns", signed_whole()},
+                 {"clock", described(string(), "what ts_ns is measured with")},
+                 {"command", array_of(string())},
+                 {"start_mono_ns", described(or_null(whole()), "that clock at start_unix_ns")}});
+}
+
+Json target_line() {
+  Json schema = object({{"type", constant("target")},
+                        {"pid", whole()},
+                        {"start_time_ns", described(whole(), "since boot")},
+                        {"comm", string()},
+                        {"exe", or_null(string())},
+                        {"cgroup", or_null(string())},
+                        {"images", array_of(object(image_properties(object(role_properties()))))},
+                        {"conf", conf()}});
+  schema["properties"]["rss_bytes"] = described(or_null(whole()), "by `list` only");
+  schema["properties"]["lazyfree_bytes"] = described(or_null(whole()), "by `list` only");
+  return schema;
+}
+
+Json transition_line() {
+  return object({{"type", constant("transition")},
+                 {"ts_ns", described(whole(), "start of the call")},
+                 {"pid", whole()},
+                 {"tid", whole()},
+                 {"comm", string()},
+                 {"payer", names_of<jt_payer>(0, JT_PAYERS)},
+                 {"arena", or_null(whole())},
+                 {"from", or_null(state())},
+                 {"to", or_null(choice({"muzzy", "retained", "returned"}))},
+                 {"addr", hex_string()},
+                 {"bytes", whole()},
+                 {"latency_ns", whole()},
+                 {"syscall", syscall_name()},
+                 {"cause", cause()},
+                 {"rss_delta_bytes", or_null(signed_whole())},
+                 {"errno", described(whole(), "0: success")},
+                 {"advice", or_null(string())},
+                 {"purpose", names_of<jt_purpose>(0, JT_PURPOSES)}});
+}
+
+Json sweep_line() {
+  return object({{"type", constant("sweep")},
+                 {"ts_ns", whole()},
+                 {"pid", whole()},
+                 {"tid", whole()},
+                 {"arena", or_null(whole())},
+                 {"state", or_null(state())},
+                 {"cause", cause()},
+                 {"limit_pages", or_null(whole())},
+                 {"extents", whole()},
+                 {"bytes", whole()},
+                 {"latency_ns", whole()}});
+}
+
+Json interval_line() {
+  const Json amount = object(
+      {{"extents", whole()}, {"bytes", whole()}, {"calls", whole()}, {"latency", reference("latency")}});
+  const auto per_reading = [](const Json& value) {
+    return object({{"states", value}, {"rss_bytes", value}, {"lazyfree_bytes", value}});
+  };
+  return object({{"type", constant("interval")},
+                 {"pid", whole()},
+                 {"comm", string()},
+                 {"unix_ns", signed_whole()},
+                 {"window_ns", whole()},
+                 {"transitions", object_by<jt_transition>(JT_TRANSITIONS, amount)},
+                 {"app_latency_ns", whole()},
+                 {"background_latency_ns", whole()},
+                 {"states", object({{"allocated_bytes", or_null(whole())},
+                                    {"active_bytes", or_null(whole())},
+                                    {"dirty_bytes", or_null(whole())},
+                                    {"muzzy_bytes", or_null(whole())},
+                                    {"retained_bytes", or_null(whole())}})},
+                 {"rss_bytes", or_null(whole())},
+                 {"lazyfree_bytes", or_null(whole())},
+                 {"method", per_reading(or_null(string()))},
+                 {"age_ms", per_reading(or_null(whole()))}});
+}
+
+Json sweeps() {
+  const Json one = object({{"count", whole()}, {"by_cause", object_by<jt_cause>(JT_CAUSES, whole())}});
+  Json schema = object({{"dirty", or_null(one)}, {"muzzy", or_null(one)}});
+  schema["properties"]["unknown"] = one;
+  return described(schema, "sweeps that purged something; null: not seen in this tier");
+}
+
+Json counters() {
+  std::vector<Property> properties;
+  for (const char* key : {"dirty_npurge", "dirty_nmadvise", "dirty_purged", "muzzy_npurge", "muzzy_nmadvise",
+                          "muzzy_purged", "unknown_npurge", "unknown_nmadvise", "unknown_purged"}) {
+    properties.emplace_back(key, or_null(whole()));
+  }
+  return described(object(properties),
+                   "jemalloc's stats.arenas counters, counted from outside; purged is in pages");
+}
+
+Json payers() {
+  return array_of(object({{"tid", whole()},
+                          {"comm", string()},
+                          {"payer", names_of<jt_payer>(0, JT_PAYERS)},
+                          {"calls", whole()},
+                          {"latency_ns", whole()},
+                          {"bytes", whole()}}));
+}
+
+Json rss() {
+  return object(
+      {{"start_bytes", or_null(whole())},
+       {"end_bytes", or_null(whole())},
+       {"max_bytes", or_null(whole())},
+       {"lazyfree_end_bytes", or_null(whole())},
+       {"purge_delta_bytes", described(or_null(signed_whole()), "change of RSS during purge calls")},
+       {"purge_delta_error_bytes", or_null(whole())}});
+}
+
+Json cost() {
+  return object({{"bpf_run_ns", described(or_null(whole()), "estimate from one call in 64")},
+                 {"events", whole()},
+                 {"sampling_ns", whole()},
+                 {"cpu_ns", whole()},
+                 {"max_rss_bytes", whole()},
+                 {"probe_hits", whole()}});
+}
+
+Json other() {
+  std::vector<Property> properties;
+  for (const jt_purpose purpose : {JT_ZERO_FILL, JT_BOOT_PROBE, JT_METADATA, JT_HPA, JT_TRIM, JT_ABANDON,
+                                   JT_OTHER_ADVICE, JT_THREAD_STACK, JT_FOREIGN, JT_UNCLASSIFIED}) {
+    properties.emplace_back(ledger::name(purpose), calls());
+  }
+  return object(properties);
+}
+
+Json callsites() {
+  return array_of(object({{"image", described(or_null(string()), "null: not in a jemalloc")},
+                          {"frames", described(array_of(hex_string()), "file offsets, innermost first")},
+                          {"functions", array_of(or_null(string()))},
+                          {"syscall", syscall_name()},
+                          {"advice", or_null(string())},
+                          {"purpose", names_of<jt_purpose>(0, JT_PURPOSES)},
+                          {"calls_total", whole()},
+                          {"bytes_total", whole()},
+                          {"failed_total", whole()},
+                          {"latency_total_ns", whole()}}));
+}
+
+Json summary_line() {
+  return object({{"type", constant("summary")},
+                 {"pid", whole()},
+                 {"start_time_ns", whole()},
+                 {"comm", string()},
+                 {"window_ns", whole()},
+                 {"transitions", object_by<jt_transition>(JT_TRANSITIONS, reference("transition_totals"))},
+                 {"sweeps", sweeps()},
+                 {"counters", counters()},
+                 {"payers", payers()},
+                 {"rss", rss()},
+                 {"losses", described(object_by<jt_loss>(JT_LOSSES, whole()), "of the whole host")},
+                 {"cost", cost()},
+                 {"failed_calls", object({{"einval", whole()}, {"other", whole()}})},
+                 {"other", described(other(), "calls that are not among the transitions")},
+                 {"unproven", described(calls(), "among the transitions, but may be zero fills")},
+                 {"oversize_extents_total", or_null(whole())},
+                 {"callsites", callsites()},
+                 {"exact", boolean()},
+                 {"exited", boolean()},
+                 {"caveats", array_of(string())}});
+}
+
+Json image_line() {
+  std::vector<Property> role = role_properties();
+  role.emplace_back("symbol", or_null(string()));
+  role.emplace_back("probe_offset", or_null(whole()));
+  role.emplace_back("instruction", or_null(string()));
+  std::vector<Property> properties = image_properties(object(role));
+  properties.insert(properties.begin(), {"type", constant("image")});
+  properties.emplace_back("missing_costs", described(map_of(string()), "what is not known without the role"));
+  properties.emplace_back("conf_variable", or_null(string()));
+  properties.emplace_back("call_sites", or_null(whole()));
+  return object(properties);
+}
+
+Json check_line() {
+  return object({{"type", constant("check")},
+                 {"name", string()},
+                 {"status", choice({"ok", "warn", "fail"})},
+                 {"detail", string()},
+                 {"hint", or_null(string())}});
+}
+
+}  // namespace
+
+std::string json_schema() {
+  const std::vector<Property> lines = {
+      {"header", header_line()}, {"target", target_line()},     {"transition", transition_line()},
+      {"sweep", sweep_line()},   {"interval", interval_line()}, {"summary", summary_line()},
+      {"image", image_line()},   {"check", check_line()},
+  };
+  Json schema = {{"$schema", "https://json-schema.org/draft/2020-12/schema"},
+                 {"title", "A line of jemtrace's NDJSON"},
+                 {"description", "Unknown is null, never 0. Units are in the keys."},
+                 {"oneOf", Json::array()},
+                 {"$defs", Json::object()}};
+  for (const auto& [type, definition] : lines) {
+    schema["oneOf"].push_back(reference(type));
+    schema["$defs"][type] = definition;
+  }
+  schema["$defs"]["latency"] = latency();
+  schema["$defs"]["transition_totals"] = transition_totals();
+  schema["$defs"]["setting"] = setting();
+  return schema.dump(2) + '\n';
+}
+
+}  // namespace jemtrace::render
