@@ -18,7 +18,8 @@ static __always_inline struct jt_counters *counters_of(const struct jt_target_id
 	return lookup_or_zero(&counters, id);
 }
 
-static __always_inline __u32 bucket_of(__u64 ns)
+/* A global function: the verifier looks at it once, not once for each of its 256 ways out. */
+__noinline __u32 bucket_of(__u64 ns)
 {
 	__u32 index = 0, step;
 

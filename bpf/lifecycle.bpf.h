@@ -11,6 +11,7 @@
 #include "syscalls.bpf.h"
 
 #define SIGSTOP 19
+#define MAX_ERRNO 4095
 
 static __always_inline void fill_header(struct jt_event_header *h, __u32 type, const struct jt_target_id *id)
 {
@@ -299,21 +300,28 @@ static __always_inline void mapped_file(struct thread *thread, __u64 start)
 	tell_image(&key, target ? &target->id : &fresh.id, info->image, start, thread->map_len, thread->map_offset);
 }
 
-SEC("tracepoint/syscalls/sys_exit_mmap")
-int exit_mmap(struct trace_event_raw_sys_exit *ctx)
+/* mmap and mremap return addresses: only the last page of them are errors. */
+static __always_inline __s64 errno_or_zero(__s64 ret)
+{
+	return ret < 0 && ret >= -MAX_ERRNO ? ret : 0;
+}
+
+/* On the exit of every traced syscall. */
+SEC("tracepoint/syscalls/sys_exit_madvise")
+int exit_call(struct trace_event_raw_sys_exit *ctx)
 {
 	struct thread *thread = find_thread();
-	bool failed = ctx->ret < 0 && ctx->ret > -4096;
 
-	if (!thread)
-		return 0;
-	if (thread->map_len) {
-		if (!failed)
+	if (thread && thread->map_len) {
+		if (errno_or_zero(ctx->ret) == 0)
 			mapped_file(thread, ctx->ret);
 		thread->map_len = 0;
-		return 0;
+	} else if (thread && thread->call.syscall != JT_SYS_NONE) {
+		end_call(thread, thread->call.syscall == JT_SYS_PROCESS_MADVISE ? ctx->ret :
+										  errno_or_zero(ctx->ret));
+		thread->call.syscall = JT_SYS_NONE;
+	} else if (ctx->id != mmap_nr && current_target()) {
+		count_loss(JT_LOSS_UNMATCHED_EXIT); /* few mmap calls are followed from their start: no loss */
 	}
-	if (thread->call.syscall == JT_SYS_MMAP)
-		return end_call(JT_SYS_MMAP, failed ? ctx->ret : 0);
 	return 0;
 }

@@ -119,50 +119,43 @@ static __always_inline void account_purge(struct jt_counters *counters, struct t
 	send_call(thread, from, transition, latency_ns, ret, delta, has_rss_delta);
 }
 
-/* A memory syscall ends. `failed`: process_madvise may do less than asked, and jemalloc then advises all again. */
-static __always_inline int end_call(enum jt_syscall syscall, __s64 ret)
+/* Less than asked: jemalloc goes through all of it again with madvise, and that is then counted. */
+static __always_inline bool is_incomplete(const struct call *call, __s64 ret)
 {
-	struct thread *thread = find_thread();
-	__u64 now, latency_ns;
+	return call->syscall == JT_SYS_PROCESS_MADVISE && (__u64)ret != call->len && is_purge(call->purpose);
+}
+
+/* The memory syscall in flight ends. A thread has one at a time, so that all exits share this. */
+static __always_inline void end_call(struct thread *thread, __s64 ret)
+{
+	__u64 now = bpf_ktime_get_ns(), latency_ns;
+	struct call *call = &thread->call;
 	struct jt_counters *counters;
 	struct jt_calls *calls;
-	struct call *call;
-	__u8 purpose;
 
-	if (!thread || thread->call.syscall != syscall) {
-		if (current_target())
-			count_loss(JT_LOSS_UNMATCHED_EXIT);
-		return 0;
-	}
-	now = bpf_ktime_get_ns();
-	call = &thread->call;
 	latency_ns = now - call->start_ns;
+	if (is_incomplete(call, ret))
+		call->purpose = JT_OTHER_ADVICE;
 	counters = counters_of(&call->id);
 	if (!counters)
-		goto out;
-	purpose = call->purpose;
-	if (purpose >= JT_PURPOSES)
-		goto out;
-	calls = &counters->by_purpose[purpose];
+		return;
+	calls = &counters->by_purpose[within(call->purpose, JT_PURPOSE_SLOTS)];
 	__sync_fetch_and_add(&counters->syscalls, 1);
 	__sync_fetch_and_add(&calls->calls, 1);
 	__sync_fetch_and_add(&calls->bytes, call->len);
 	__sync_fetch_and_add(&calls->total_ns, latency_ns);
 	if (ret < 0)
 		__sync_fetch_and_add(&calls->failed, 1);
-	if (is_purge(purpose) || purpose == JT_DESTROY)
+	if (is_purge(call->purpose) || call->purpose == JT_DESTROY)
 		account_purge(counters, thread, ret, latency_ns);
 	else if (event_mode == EVENTS_ALL)
 		send_call(thread, JT_STATE_UNKNOWN, JT_TRANSITIONS, latency_ns, ret, 0, false);
-	if (purpose == JT_PURGE_UNPROVEN || purpose == JT_UNCLASSIFIED)
+	if (call->purpose == JT_PURGE_UNPROVEN || call->purpose == JT_UNCLASSIFIED)
 		count_callsite(call, ret < 0, latency_ns);
 	if (++thread->calls % COST_SAMPLE == 0) {
 		__sync_fetch_and_add(&counters->bpf_samples, 1);
 		__sync_fetch_and_add(&counters->bpf_sampled_ns, bpf_ktime_get_ns() - now);
 	}
-out:
-	call->syscall = JT_SYS_NONE;
-	return 0;
 }
 
 SEC("tracepoint/syscalls/sys_enter_madvise")
@@ -171,34 +164,16 @@ int enter_madvise(struct trace_event_raw_sys_enter *ctx)
 	return begin_call(JT_SYS_MADVISE, ctx->args[0], ctx->args[1], (__u8)ctx->args[2], 1);
 }
 
-SEC("tracepoint/syscalls/sys_exit_madvise")
-int exit_madvise(struct trace_event_raw_sys_exit *ctx)
-{
-	return end_call(JT_SYS_MADVISE, ctx->ret);
-}
-
 SEC("tracepoint/syscalls/sys_enter_munmap")
 int enter_munmap(struct trace_event_raw_sys_enter *ctx)
 {
 	return begin_call(JT_SYS_MUNMAP, ctx->args[0], ctx->args[1], 0, 1);
 }
 
-SEC("tracepoint/syscalls/sys_exit_munmap")
-int exit_munmap(struct trace_event_raw_sys_exit *ctx)
-{
-	return end_call(JT_SYS_MUNMAP, ctx->ret);
-}
-
 SEC("tracepoint/syscalls/sys_enter_mremap")
 int enter_mremap(struct trace_event_raw_sys_enter *ctx)
 {
 	return begin_call(JT_SYS_MREMAP, ctx->args[0], ctx->args[1], 0, 1);
-}
-
-SEC("tracepoint/syscalls/sys_exit_mremap")
-int exit_mremap(struct trace_event_raw_sys_exit *ctx)
-{
-	return end_call(JT_SYS_MREMAP, ctx->ret < 0 && ctx->ret > -4096 ? ctx->ret : 0);
 }
 
 /* jemalloc 5.3.1 purges up to 128 extents with one call (opt.process_madvise_max_batch). */
@@ -226,16 +201,4 @@ int enter_process_madvise(struct trace_event_raw_sys_enter *ctx)
 	if (count > JT_MAX_IOVEC)
 		count_loss(JT_LOSS_UNREAD_IOVEC);
 	return begin_call(JT_SYS_PROCESS_MADVISE, first, bytes, (__u8)ctx->args[3], count);
-}
-
-SEC("tracepoint/syscalls/sys_exit_process_madvise")
-int exit_process_madvise(struct trace_event_raw_sys_exit *ctx)
-{
-	struct thread *thread = find_thread();
-
-	/* Less than asked: jemalloc goes through all of it again with madvise, and that is then counted. */
-	if (thread && thread->call.syscall == JT_SYS_PROCESS_MADVISE && (__u64)ctx->ret != thread->call.len &&
-	    is_purge(thread->call.purpose))
-		thread->call.purpose = JT_OTHER_ADVICE;
-	return end_call(JT_SYS_PROCESS_MADVISE, ctx->ret);
 }

@@ -115,6 +115,8 @@ enum jt_purpose {
 	JT_PURPOSES = 15,
 };
 
+#define JT_PURPOSE_SLOTS 16 /* a power of two */
+
 enum jt_loss {
 	JT_LOSS_RING = 0,	    /* event ring full */
 	JT_LOSS_LIFECYCLE = 1,	    /* lifecycle ring full: /proc is scanned again */
@@ -229,7 +231,7 @@ struct jt_calls {
 struct jt_counters {
 	struct jt_decay_counters decay[JT_STATES]; /* by source state; [0] = source unknown */
 	uint64_t sweeps[JT_STATES][JT_CAUSES];	   /* that purged something, by source state and cause */
-	struct jt_calls by_purpose[JT_PURPOSES];
+	struct jt_calls by_purpose[JT_PURPOSE_SLOTS];
 	uint64_t oversize_extents;
 	int64_t rss_delta_bytes; /* summed over purge calls; error: docs/limits.md */
 	uint64_t rss_delta_calls;

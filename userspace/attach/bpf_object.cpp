@@ -79,6 +79,7 @@ Result<Skeleton> try_load(const LoadOptions& options, const Features& features) 
   knobs.register_all = options.register_all;
   knobs.event_mode = static_cast<uint32_t>(options.events);
   knobs.slow_ns = options.slow_ns;
+  knobs.mmap_nr = SYS_mmap;
   for (unsigned i = 0; i < JT_HIST_FINITE; ++i) {
     knobs.hist_bounds[i] = ledger::Histogram::upper_bound_ns(i);
   }
@@ -209,21 +210,21 @@ Status BpfObject::attach_lifecycle() {
   TRY(impl_->attach_raw(programs.on_fork, "sched_process_fork"));
   TRY(impl_->attach_raw(programs.on_exec, "sched_process_exec"));
   TRY(impl_->attach_raw(programs.on_exit, "sched_process_exit"));
-  TRY(impl_->attach_tracepoint(programs.exit_mmap, "sys_exit_mmap"));
+  TRY(impl_->attach_tracepoint(programs.exit_call, "sys_exit_mmap"));
   return impl_->attach_tracepoint(programs.enter_mmap, "sys_enter_mmap");
 }
 
 Result<std::vector<std::string>> BpfObject::attach_syscalls() {
   auto& programs = impl_->skeleton->progs;
   // Exits first: an enter without its exit would be a call that never ends.
-  TRY(impl_->attach_tracepoint(programs.exit_madvise, "sys_exit_madvise"));
+  TRY(impl_->attach_tracepoint(programs.exit_call, "sys_exit_madvise"));
   TRY(impl_->attach_tracepoint(programs.enter_madvise, "sys_enter_madvise"));
-  TRY(impl_->attach_tracepoint(programs.exit_munmap, "sys_exit_munmap"));
+  TRY(impl_->attach_tracepoint(programs.exit_call, "sys_exit_munmap"));
   TRY(impl_->attach_tracepoint(programs.enter_munmap, "sys_enter_munmap"));
-  TRY(impl_->attach_tracepoint(programs.exit_mremap, "sys_exit_mremap"));
+  TRY(impl_->attach_tracepoint(programs.exit_call, "sys_exit_mremap"));
   TRY(impl_->attach_tracepoint(programs.enter_mremap, "sys_enter_mremap"));
   std::vector<std::string> missing;
-  if (auto status = impl_->attach_tracepoint(programs.exit_process_madvise, "sys_exit_process_madvise"); !status) {
+  if (auto status = impl_->attach_tracepoint(programs.exit_call, "sys_exit_process_madvise"); !status) {
     missing.emplace_back("process_madvise");  // 5.10
   } else {
     TRY(impl_->attach_tracepoint(programs.enter_process_madvise, "sys_enter_process_madvise"));

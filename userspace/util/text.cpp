@@ -90,7 +90,7 @@ std::string human_bytes_delta(int64_t bytes) {
     return "0";
   }
   const auto magnitude = bytes < 0 ? ~static_cast<uint64_t>(bytes) + 1 : static_cast<uint64_t>(bytes);
-  return (bytes < 0 ? "-" : "+") + human_bytes(magnitude);
+  return fmt::format("{}{}", bytes < 0 ? '-' : '+', human_bytes(magnitude));
 }
 
 std::string human_ns(uint64_t ns) {
@@ -110,7 +110,7 @@ std::string human_ns(uint64_t ns) {
 std::string human_count(uint64_t count) {
   std::string digits = std::to_string(count);
   for (size_t at = digits.size(); at > 3; at -= 3) {
-    digits.insert(at - 3, " ");
+    digits.insert(at - 3, 1, ' ');
   }
   return digits;
 }
