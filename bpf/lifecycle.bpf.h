@@ -320,7 +320,7 @@ int exit_call(struct trace_event_raw_sys_exit *ctx)
 		end_call(thread, thread->call.syscall == JT_SYS_PROCESS_MADVISE ? ctx->ret :
 										  errno_or_zero(ctx->ret));
 		thread->call.syscall = JT_SYS_NONE;
-	} else if (ctx->id != mmap_nr && current_target()) {
+	} else if ((__s32)ctx->id != mmap_nr && current_target()) { /* the number is an int in a long's place */
 		count_loss(JT_LOSS_UNMATCHED_EXIT); /* few mmap calls are followed from their start: no loss */
 	}
 	return 0;

@@ -10,19 +10,27 @@
 
 #include "syscalls.bpf.h"
 
+/* A copy of a register: the verifier wants each to be loaded from the context at a constant offset. */
+#define LOAD(name, value)                                                                          \
+	__u64 name = value;                                                                        \
+	barrier_var(name)
+
 static __always_inline __u64 argument(struct pt_regs *ctx, __u8 number)
 {
+	LOAD(second, PT_REGS_PARM2(ctx));
+	LOAD(third, PT_REGS_PARM3(ctx));
+	LOAD(fourth, PT_REGS_PARM4(ctx));
+	LOAD(fifth, PT_REGS_PARM5(ctx));
+
 	switch (number) {
-	case 1:
-		return PT_REGS_PARM1_CORE(ctx);
 	case 2:
-		return PT_REGS_PARM2_CORE(ctx);
+		return second;
 	case 3:
-		return PT_REGS_PARM3_CORE(ctx);
+		return third;
 	case 4:
-		return PT_REGS_PARM4_CORE(ctx);
+		return fourth;
 	case 5:
-		return PT_REGS_PARM5_CORE(ctx);
+		return fifth;
 	default:
 		return 0;
 	}
@@ -34,22 +42,22 @@ static __always_inline __u64 argument(struct pt_regs *ctx, __u8 number)
  */
 static __always_inline bool read_cache(const struct jt_image *image, __u64 cache, __u8 *state, __u32 *arena)
 {
-	__u32 value = 0, ind = JT_NO_ARENA;
+	struct {
+		__u32 state, ind; /* ind: from 5.3.0, right behind the state */
+	} fields = {.ind = JT_NO_ARENA};
+	bool has_ind = image->cache_ind_offset == image->cache_state_offset + sizeof(fields.state);
 
 	if (cache < 4096 || !image->cache_state_offset)
 		return false;
-	if (bpf_probe_read_user(&value, sizeof(value), (void *)(cache + image->cache_state_offset)))
+	if (bpf_probe_read_user(&fields, has_ind ? sizeof(fields) : sizeof(fields.state),
+				(void *)(cache + image->cache_state_offset)))
 		return false;
-	if (value < JT_STATE_DIRTY || value > JT_STATE_RETAINED)
+	if (fields.state < JT_STATE_DIRTY || fields.state > JT_STATE_RETAINED)
 		return false;
-	if (image->cache_ind_offset) {
-		if (bpf_probe_read_user(&ind, sizeof(ind), (void *)(cache + image->cache_ind_offset)))
-			return false;
-		if (ind > 4096) /* MALLCTL_ARENAS_ALL */
-			return false;
-	}
-	*state = value;
-	*arena = ind;
+	if (has_ind && fields.ind > 4096) /* MALLCTL_ARENAS_ALL */
+		return false;
+	*state = fields.state;
+	*arena = fields.ind;
 	return true;
 }
 
@@ -57,7 +65,7 @@ SEC("uprobe")
 int decay_probe(struct pt_regs *ctx)
 {
 	struct jt_target *target = current_target();
-	__u64 ip = PT_REGS_IP_CORE(ctx);
+	__u64 ip = PT_REGS_IP(ctx);
 	struct jt_target_image *where;
 	struct jt_counters *counters;
 	struct thread *thread;
@@ -94,6 +102,7 @@ int decay_probe(struct pt_regs *ctx)
 	sweep->arena = arena;
 	sweep->state = state;
 	sweep->number++;
-	sweep->cause = walk_cause(target, PT_REGS_SP_CORE(ctx) + site->pushed, PT_REGS_FP_CORE(ctx));
+	walk_stack(target, thread, WALK_CAUSE, PT_REGS_SP(ctx) + site->pushed, PT_REGS_FP(ctx));
+	sweep->cause = thread->walks[WALK_CAUSE].cause;
 	return 0;
 }

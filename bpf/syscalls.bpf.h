@@ -35,24 +35,27 @@ static __always_inline bool is_own_stack(const struct call *call, __u64 sp)
 	       sp - end < THREAD_STACK_SLACK;
 }
 
-static __always_inline void classify_call(struct jt_target *target, struct call *call)
+static __always_inline void classify_call(struct jt_target *target, struct thread *thread)
 {
+	struct call *call = &thread->call;
 	struct user_regs regs = {};
-	struct walk walk = {};
+	struct known_walk *walk;
+	__u32 kind;
 
-	call->purpose = JT_UNCLASSIFIED;
-	call->image = JT_NO_IMAGE;
-	call->frames[0] = call->frames[1] = call->frames[2] = 0;
 	if (!read_user_regs(&regs)) {
 		count_loss(JT_LOSS_UNREAD_STACK);
+		call->purpose = JT_UNCLASSIFIED;
+		call->image = JT_NO_IMAGE;
 		return;
 	}
-	walk_purpose(target, regs.sp + 8 * (target->images[0].wrapper_words & 3), regs.bp, &walk);
-	call->purpose = walk.purpose;
-	call->image = walk.image;
-	call->frames[0] = walk.frames[0];
-	call->frames[1] = walk.frames[1];
-	call->frames[2] = walk.frames[2];
+	kind = call->advice == MADV_FREE ? WALK_FREE : WALK_OTHER;
+	walk_stack(target, thread, kind, regs.sp + 8 * (target->images[0].wrapper_words & 3), regs.bp);
+	walk = &thread->walks[kind];
+	call->purpose = walk->purpose;
+	call->image = walk->image;
+	call->frames[0] = walk->frames[0];
+	call->frames[1] = walk->frames[1];
+	call->frames[2] = walk->frames[2];
 	if (call->purpose == JT_FOREIGN && is_own_stack(call, regs.sp))
 		call->purpose = JT_THREAD_STACK;
 	else if (is_purge(call->purpose) && call->syscall <= JT_SYS_PROCESS_MADVISE && call->advice != MADV_FREE &&
@@ -79,10 +82,13 @@ static __always_inline int begin_call(enum jt_syscall syscall, __u64 addr, __u64
 	call->advice = advice;
 	call->ranges = ranges;
 	call->id = target->id;
-	classify_call(target, call);
+	classify_call(target, thread);
 	call->rss_pages = -1;
 	if (is_purge(call->purpose)) {
-		call->payer = current_payer();
+		/* A thread gets its name once, and before it purges: looking now and then is enough. */
+		if (thread->calls % COST_SAMPLE == 0)
+			thread->payer = current_payer();
+		call->payer = thread->payer;
 		call->rss_pages = read_anon_pages();
 	}
 	call->start_ns = bpf_ktime_get_ns();

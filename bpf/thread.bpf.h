@@ -31,6 +31,21 @@ struct sweep {
 	__u8 pad[6];
 };
 
+/* A walk up the stack that was made before: the same words in the same places lead to the same end. */
+struct known_walk {
+	__u64 born_ns; /* of the target; 0: none */
+	__u64 frames[3];
+	__u64 word[JT_MAX_FRAMES]; /* return addresses, ... */
+	__u16 slot[JT_MAX_FRAMES]; /* ... and where they were, in words from the stack pointer */
+	__u32 image;
+	__u8 depth;
+	__u8 purpose;
+	__u8 cause;
+	__u8 pad;
+};
+
+#define STACK_WORDS 64
+
 struct thread {
 	struct call call;
 	struct sweep sweep;
@@ -40,6 +55,10 @@ struct thread {
 	__u64 map_offset;
 	__u32 map_fd;
 	__u32 calls;
+	__u8 payer;
+	__u8 pad[7];
+	struct known_walk walks[3]; /* enum walk_kind */
+	__u64 stack[STACK_WORDS];   /* the top of the user stack, read at once */
 };
 
 struct {

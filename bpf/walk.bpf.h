@@ -4,22 +4,20 @@
  *
  * User space has listed every call instruction of jemalloc's functions that can lead to a memory syscall or to a
  * sweep, each with the rule for its frame (taken from .eh_frame). A walk is then: read a return address, look it up,
- * step over the frame, until a function settles the question. Four words are read in the deepest build seen. This
- * works without frame pointers, without symbols in the target, and needs no probe.
+ * step over the frame, until a function settles the question. This works without frame pointers, without symbols in the
+ * target, and needs no probe.
+ *
+ * The top of the stack is read at once (a user read costs 50 ns, whatever its length), and a walk that finds the same
+ * return addresses in the same places as the thread's last one is known to end where that ended.
  */
 #pragma once
 
-#include "maps.bpf.h"
+#include "thread.bpf.h"
 
-struct walk {
-	__u64 frames[3]; /* file offsets of return addresses in `image`, innermost first */
-	__u32 image;	 /* of the innermost; JT_NO_IMAGE: the caller is in no jemalloc */
-	__u8 purpose;
-	__u8 cause;
-};
+enum walk_kind { WALK_FREE, WALK_OTHER, WALK_CAUSE };
 
 struct user_regs {
-	__u64 ip, sp, bp;
+	__u64 sp, bp;
 };
 
 struct task_struct___stack {
@@ -35,18 +33,19 @@ enum bpf_func_id___jt {
 /* The registers that the current thread entered the kernel with. */
 static __always_inline bool read_user_regs(struct user_regs *out)
 {
-	struct pt_regs *regs;
-
 	if (bpf_core_enum_value_exists(enum bpf_func_id___jt, BPF_FUNC_task_pt_regs___jt)) {
-		regs = (struct pt_regs *)bpf_task_pt_regs(bpf_get_current_task_btf()); /* 5.15 */
+		/* 5.15: a typed pointer, read with plain loads */
+		struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(bpf_get_current_task_btf());
+
+		out->sp = PT_REGS_SP(regs);
+		out->bp = PT_REGS_FP(regs);
 	} else {
 		struct task_struct___stack *task = (void *)bpf_get_current_task();
+		struct pt_regs *regs = BPF_CORE_READ(task, stack) + KERNEL_STACK_SIZE - sizeof(struct pt_regs);
 
-		regs = BPF_CORE_READ(task, stack) + KERNEL_STACK_SIZE - sizeof(struct pt_regs);
+		out->sp = PT_REGS_SP_CORE(regs);
+		out->bp = PT_REGS_FP_CORE(regs);
 	}
-	out->ip = PT_REGS_IP_CORE(regs);
-	out->sp = PT_REGS_SP_CORE(regs);
-	out->bp = PT_REGS_FP_CORE(regs);
 	return out->sp != 0;
 }
 
@@ -72,8 +71,29 @@ static __always_inline struct jt_site *site_at(const struct jt_target_image *ima
 	return inner ? bpf_map_lookup_elem(inner, &offset) : NULL;
 }
 
+/* A word of the user stack, from the copy where it reaches that far. */
+static __always_inline bool read_word(struct thread *thread, __u64 sp, __u64 at, __u64 *out)
+{
+	__u64 slot = (at - sp) / 8;
+
+	if (slot < STACK_WORDS) {
+		*out = thread->stack[within(slot, STACK_WORDS)];
+		return true;
+	}
+	return bpf_probe_read_user(out, sizeof(*out), (void *)at) == 0;
+}
+
+/* Near the end of the stack's mapping less than all can be read: then the few words that are always there. */
+static __always_inline bool read_stack(struct thread *thread, __u64 sp)
+{
+	if (bpf_probe_read_user(thread->stack, sizeof(thread->stack), (void *)sp) == 0)
+		return true;
+	return bpf_probe_read_user(thread->stack, 64, (void *)sp) == 0;
+}
+
 /* One step outwards. False: the stack cannot be followed. */
-static __always_inline bool step_frame(const struct jt_site *site, __u64 *slot, __u64 *bp)
+static __always_inline bool step_frame(struct thread *thread, const struct jt_site *site, __u64 sp, __u64 *slot,
+				       __u64 *bp)
 {
 	__u64 cfa;
 
@@ -87,9 +107,24 @@ static __always_inline bool step_frame(const struct jt_site *site, __u64 *slot, 
 	default:
 		return false;
 	}
-	if (site->saved_bp && bpf_probe_read_user(bp, sizeof(*bp), (void *)(cfa + site->saved_bp)))
+	if (site->saved_bp && !read_word(thread, sp, cfa + site->saved_bp, bp))
 		return false;
 	*slot = cfa - 8;
+	return true;
+}
+
+static __always_inline bool is_known(struct thread *thread, struct known_walk *walk, __u64 born_ns)
+{
+	__u32 i;
+
+	if (walk->born_ns != born_ns)
+		return false;
+	for (i = 0; i < JT_MAX_FRAMES; i++) {
+		if (i >= walk->depth)
+			break;
+		if (thread->stack[within(walk->slot[i], STACK_WORDS)] != walk->word[i])
+			return false;
+	}
 	return true;
 }
 
@@ -105,62 +140,66 @@ static __always_inline __u8 purpose_within(const struct jt_target_image *image, 
 	return site ? JT_UNCLASSIFIED : JT_FOREIGN;
 }
 
-/* Why this memory syscall: `slot` is where the caller's return address is. */
-static __noinline int walk_purpose(struct jt_target *target, __u64 slot, __u64 bp, struct walk *walk)
+/*
+ * Walks from the return address at `slot` to the function that says why this call was made, or for WALK_CAUSE why this
+ * sweep was. The answer is left in thread->walks[kind].
+ */
+static __noinline int walk_stack(struct jt_target *target, struct thread *thread, __u32 kind, __u64 slot, __u64 bp)
 {
+	struct known_walk *walk = &thread->walks[kind < 3 ? kind : 0];
 	struct jt_target_image *image;
+	__u64 sp = slot, word, at;
+	bool repeatable = true;
 	struct jt_site *site;
-	__u64 ip;
-	int i;
+	__u32 i;
 
+	if (!read_stack(thread, sp)) {
+		count_loss(JT_LOSS_UNREAD_STACK);
+		walk->born_ns = 0;
+		walk->purpose = JT_UNCLASSIFIED;
+		walk->cause = JT_CAUSE_UNKNOWN;
+		walk->image = JT_NO_IMAGE;
+		return 0;
+	}
+	if (is_known(thread, walk, target->id.born_ns))
+		return 0;
+	walk->born_ns = 0;
+	walk->depth = 0;
 	walk->image = JT_NO_IMAGE;
 	walk->purpose = JT_FOREIGN;
+	walk->cause = JT_CAUSE_UNKNOWN;
+	walk->frames[0] = walk->frames[1] = walk->frames[2] = 0;
 	for (i = 0; i < JT_MAX_FRAMES; i++) {
-		if (bpf_probe_read_user(&ip, sizeof(ip), (void *)slot)) {
-			count_loss(JT_LOSS_UNREAD_STACK);
+		if (!read_word(thread, sp, slot, &word))
 			return 0;
-		}
-		image = image_at(target, ip);
-		if (!image)
-			return 0;
-		site = site_at(image, ip);
-		if (i == 0) {
+		at = (slot - sp) / 8;
+		repeatable &= at < STACK_WORDS;
+		walk->word[i] = word;
+		walk->slot[i] = at;
+		walk->depth = i + 1;
+		image = image_at(target, word);
+		site = image ? site_at(image, word) : NULL;
+		if (i == 0 && image) {
 			walk->image = image->image;
 			walk->purpose = purpose_within(image, site);
 		}
-		if (i < 3)
-			walk->frames[i] = ip - image->start + image->file_offset;
-		if (!site)
-			return 0;
-		if (site->purpose != JT_PASS) {
-			walk->purpose = site->purpose;
-			return 0;
+		if (i < 3 && image)
+			walk->frames[i] = word - image->start + image->file_offset;
+		if (!site) {
+			/* Leaving jemalloc's decay functions without a reason: the ticker of some malloc or free. */
+			walk->cause = i == 0 ? JT_CAUSE_UNKNOWN : JT_CAUSE_TICK;
+			break;
 		}
-		if (!step_frame(site, &slot, &bp))
-			return 0;
+		if (kind == WALK_CAUSE ? site->cause : site->purpose != JT_PASS) {
+			walk->purpose = site->purpose;
+			walk->cause = site->cause;
+			break;
+		}
+		repeatable &= site->cfa_register == JT_CFA_SP;
+		if (!step_frame(thread, site, sp, &slot, &bp))
+			break;
 	}
+	if (repeatable)
+		walk->born_ns = target->id.born_ns;
 	return 0;
-}
-
-/* Why this sweep: leaving jemalloc's decay functions without a reason means the ticker of some malloc or free. */
-static __noinline int walk_cause(struct jt_target *target, __u64 slot, __u64 bp)
-{
-	struct jt_target_image *image;
-	struct jt_site *site;
-	__u64 ip;
-	int i;
-
-	for (i = 0; i < JT_MAX_FRAMES; i++) {
-		if (bpf_probe_read_user(&ip, sizeof(ip), (void *)slot))
-			return JT_CAUSE_UNKNOWN;
-		image = image_at(target, ip);
-		site = image ? site_at(image, ip) : NULL;
-		if (!site)
-			return i == 0 ? JT_CAUSE_UNKNOWN : JT_CAUSE_TICK;
-		if (site->cause)
-			return site->cause;
-		if (!step_frame(site, &slot, &bp))
-			return JT_CAUSE_UNKNOWN;
-	}
-	return JT_CAUSE_UNKNOWN;
 }
