@@ -154,8 +154,6 @@ static __always_inline void end_call(struct thread *thread, __s64 ret)
 		__sync_fetch_and_add(&calls->failed, 1);
 	if (is_purge(call->purpose) || call->purpose == JT_DESTROY)
 		account_purge(counters, thread, ret, latency_ns);
-	else if (event_mode == EVENTS_ALL)
-		send_call(thread, JT_STATE_UNKNOWN, JT_TRANSITIONS, latency_ns, ret, 0, false);
 	if (call->purpose == JT_PURGE_UNPROVEN || call->purpose == JT_UNCLASSIFIED)
 		count_callsite(call, ret < 0, latency_ns);
 	if (++thread->calls % COST_SAMPLE == 0) {

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """What a purge costs the target, with jemtrace attached and without.
 
-One thread frees small extents in an arena with dirty_decay_ms 0, so each free() is one madvise, and reports the time of
-every batch. jemtrace comes and goes: A B A B … in one run of the target, so that neither the layout of its memory nor
+One thread purges small extents, 64 in a sweep as decay does it, or one (dirty_decay_ms 0: each free() is a sweep, the
+worst case), and reports the time of every batch. jemtrace comes and goes: A B A B … in one run of the target, so that neither the layout of its memory nor
 the machine's mood explains the difference. The time without tracing includes malloc and free: the last column is what
 one purge costs more.
 """
@@ -19,10 +19,10 @@ import bench
 class Target:
     """The workload purge_storm, whose batches are collected as they come."""
 
-    def __init__(self, path, touch, batch):
+    def __init__(self, path, touch, extents, batch):
         self.batch = batch
         self.nanoseconds = []
-        self.process = subprocess.Popen([path, "ms=3600000", f"report_every={batch}", f"touch={touch}"],
+        self.process = subprocess.Popen([path, "ms=3600000", f"report_every={batch}", f"touch={touch}", f"extents={extents}"],
                                         stdout=subprocess.PIPE, text=True)
         threading.Thread(target=self._read, daemon=True).start()
 
@@ -39,8 +39,8 @@ class Target:
         return self.nanoseconds[begin:]
 
 
-def compare(arguments, workload, touch):
-    target = Target(os.path.join(arguments.workloads, workload), touch, arguments.batch)
+def compare(arguments, workload, touch, extents):
+    target = Target(os.path.join(arguments.workloads, workload), touch, extents, arguments.batch)
     alone, watched, name = [], [], "?"
     time.sleep(0.5)
     try:
@@ -57,15 +57,15 @@ def compare(arguments, workload, touch):
         target.process.kill()
         target.process.wait()
     without, with_it = statistics.median(alone), statistics.median(watched)
-    return [f"{workload}, {'touched' if touch else 'untouched'}", name, without, with_it, with_it / without,
+    return [workload, "touched" if touch else "untouched", extents, name, without, with_it, with_it / without,
             with_it - without]
 
 
 def main():
     arguments = bench.parse_arguments(__doc__.splitlines()[0], rounds=5, seconds=1.0, batch=4096)
-    rows = [compare(arguments, workload, touch) for workload in ("static_purge_storm", "purge_storm")
-            for touch in (0, 1)]
-    bench.print_table(["target, its pages", "tier", "alone ns", "traced ns", "ratio", "more ns"], rows)
+    rows = [compare(arguments, workload, touch, extents) for workload in ("static_purge_storm", "purge_storm")
+            for touch in (0, 1) for extents in (64, 1)]
+    bench.print_table(["target", "its pages", "extents per sweep", "tier", "alone ns", "traced ns", "ratio", "more ns"], rows)
 
 
 if __name__ == "__main__":

@@ -61,8 +61,9 @@ tl::unexpected<Error> load_error(int err) {
                       "(jemtrace check shows which is missing)");
   }
   if (::access("/sys/kernel/btf/vmlinux", R_OK) != 0) {
-    return fail(Errc::unsupported, "this kernel has no BTF: /sys/kernel/btf/vmlinux is missing",
-                "a kernel with CONFIG_DEBUG_INFO_BTF is needed (all of Debian 11 and later, Ubuntu 20.10, RHEL 8.2)");
+    return fail(
+        Errc::unsupported, "this kernel has no BTF: /sys/kernel/btf/vmlinux is missing",
+        "a kernel with CONFIG_DEBUG_INFO_BTF is needed (all of Debian 11 and later, Ubuntu 20.10, RHEL 8.2)");
   }
   return tl::unexpected(Error{Errc::unsupported, "cannot load BPF programs", err,
                               "jemtrace check -v prints what the kernel said"});
@@ -104,7 +105,8 @@ std::vector<std::pair<Key, Value>> read_all_elements(int fd) {
   Key key{};
   Key next{};
   Value value{};
-  for (int more = bpf_map_get_next_key(fd, nullptr, &next); more == 0; more = bpf_map_get_next_key(fd, &key, &next)) {
+  for (int more = bpf_map_get_next_key(fd, nullptr, &next); more == 0;
+       more = bpf_map_get_next_key(fd, &key, &next)) {
     key = next;
     if (bpf_map_lookup_elem(fd, &key, &value) == 0) {
       out.emplace_back(key, value);
@@ -113,7 +115,9 @@ std::vector<std::pair<Key, Value>> read_all_elements(int fd) {
   return out;
 }
 
-bool same(const jt_target_id& a, const jt_target_id& b) { return a.born_ns == b.born_ns && a.tgid == b.tgid; }
+bool same(const jt_target_id& a, const jt_target_id& b) {
+  return a.born_ns == b.born_ns && a.tgid == b.tgid;
+}
 
 }  // namespace
 
@@ -172,7 +176,9 @@ Status BpfObject::Impl::attach_raw(bpf_program* program, const char* name) {
 BpfObject::BpfObject(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 BpfObject::~BpfObject() = default;
 
-std::string BpfObject::log() { return log_text(); }
+std::string BpfObject::log() {
+  return log_text();
+}
 
 Result<std::unique_ptr<BpfObject>> BpfObject::load(const LoadOptions& options) {
   libbpf_set_print(keep_log);
@@ -197,7 +203,8 @@ Result<std::unique_ptr<BpfObject>> BpfObject::load(const LoadOptions& options) {
   impl->skeleton = std::move(*skeleton);
   auto& maps = impl->skeleton->maps;
   impl->rings.reset(ring_buffer__new(bpf_map__fd(maps.lifecycle), Impl::on_event, impl.get(), nullptr));
-  if (!impl->rings || ring_buffer__add(impl->rings.get(), bpf_map__fd(maps.events), Impl::on_event, impl.get()) != 0) {
+  if (!impl->rings ||
+      ring_buffer__add(impl->rings.get(), bpf_map__fd(maps.events), Impl::on_event, impl.get()) != 0) {
     return fail_errno("cannot map the event rings");
   }
   auto object = std::unique_ptr<BpfObject>(new BpfObject(std::move(impl)));
@@ -214,26 +221,32 @@ Status BpfObject::attach_lifecycle() {
   return impl_->attach_tracepoint(programs.enter_mmap, "sys_enter_mmap");
 }
 
-Result<std::vector<std::string>> BpfObject::attach_syscalls() {
+// Each tracepoint costs ~30 ms to leave, as the kernel waits for a grace period: only those that can matter
+// are taken. Exits first: an enter without its exit would be a call that never ends.
+
+Status BpfObject::attach_syscalls() {
   auto& programs = impl_->skeleton->progs;
-  // Exits first: an enter without its exit would be a call that never ends.
   TRY(impl_->attach_tracepoint(programs.exit_call, "sys_exit_madvise"));
   TRY(impl_->attach_tracepoint(programs.enter_madvise, "sys_enter_madvise"));
   TRY(impl_->attach_tracepoint(programs.exit_call, "sys_exit_munmap"));
-  TRY(impl_->attach_tracepoint(programs.enter_munmap, "sys_enter_munmap"));
+  return impl_->attach_tracepoint(programs.enter_munmap, "sys_enter_munmap");
+}
+
+Status BpfObject::attach_mremap() {
+  auto& programs = impl_->skeleton->progs;
   TRY(impl_->attach_tracepoint(programs.exit_call, "sys_exit_mremap"));
-  TRY(impl_->attach_tracepoint(programs.enter_mremap, "sys_enter_mremap"));
-  std::vector<std::string> missing;
-  if (auto status = impl_->attach_tracepoint(programs.exit_call, "sys_exit_process_madvise"); !status) {
-    missing.emplace_back("process_madvise");  // 5.10
-  } else {
-    TRY(impl_->attach_tracepoint(programs.enter_process_madvise, "sys_enter_process_madvise"));
-  }
-  return missing;
+  return impl_->attach_tracepoint(programs.enter_mremap, "sys_enter_mremap");
+}
+
+Status BpfObject::attach_process_madvise() {
+  auto& programs = impl_->skeleton->progs;
+  TRY(impl_->attach_tracepoint(programs.exit_call, "sys_exit_process_madvise"));
+  return impl_->attach_tracepoint(programs.enter_process_madvise, "sys_enter_process_madvise");
 }
 
 Result<Uprobes> BpfObject::attach_probes(int file, const std::vector<uint64_t>& offsets) {
-  return Uprobes::attach(bpf_program__fd(impl_->skeleton->progs.decay_probe), file, offsets, features_.uprobe_multi);
+  return Uprobes::attach(bpf_program__fd(impl_->skeleton->progs.decay_probe), file, offsets,
+                         features_.uprobe_multi);
 }
 
 void BpfObject::detach() {
@@ -281,7 +294,8 @@ Status BpfObject::set_image(uint32_t index, const jt_image& image,
 }
 
 Result<bool> BpfObject::add_target(const jt_target& target) {
-  if (bpf_map_update_elem(bpf_map__fd(impl_->skeleton->maps.targets), &target.id.tgid, &target, BPF_NOEXIST) == 0) {
+  if (bpf_map_update_elem(bpf_map__fd(impl_->skeleton->maps.targets), &target.id.tgid, &target,
+                          BPF_NOEXIST) == 0) {
     return true;
   }
   if (errno == EEXIST) {
@@ -291,7 +305,8 @@ Result<bool> BpfObject::add_target(const jt_target& target) {
 }
 
 Status BpfObject::replace_target(const jt_target& target) {
-  if (bpf_map_update_elem(bpf_map__fd(impl_->skeleton->maps.targets), &target.id.tgid, &target, BPF_EXIST) != 0) {
+  if (bpf_map_update_elem(bpf_map__fd(impl_->skeleton->maps.targets), &target.id.tgid, &target, BPF_EXIST) !=
+      0) {
     return fail_errno(fmt::format("cannot change the target with pid {}", target.id.tgid));
   }
   return {};
@@ -382,6 +397,8 @@ Status BpfObject::poll(int timeout_ms, const Handler& handler) {
   return {};
 }
 
-int BpfObject::wait_fd() const { return ring_buffer__epoll_fd(impl_->rings.get()); }
+int BpfObject::wait_fd() const {
+  return ring_buffer__epoll_fd(impl_->rings.get());
+}
 
 }  // namespace jemtrace::attach

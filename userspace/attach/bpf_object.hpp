@@ -21,7 +21,7 @@ namespace jemtrace::attach {
 enum class Events : uint32_t { none = 0, slow = 1, all = 2 };
 
 struct LoadOptions {
-  bool register_all = true;   // processes that map a known image become targets by themselves
+  bool register_all = true;  // processes that map a known image become targets by themselves
   Events events = Events::none;
   uint64_t slow_ns = ~uint64_t{0};
   uint32_t max_targets = 16384;
@@ -46,8 +46,12 @@ class BpfObject {
 
   /// Fork, exec, exit and new mappings. Before the scan of /proc, so that nothing slips between the two.
   Status attach_lifecycle();
-  /// The memory system calls. What a kernel does not have is left out and returned by name.
-  Result<std::vector<std::string>> attach_syscalls();
+  /// madvise and munmap: what every jemalloc uses to give pages back.
+  Status attach_syscalls();
+  /// mremap: jemalloc 5 never calls it, but whoever follows address ranges must know of it.
+  Status attach_mremap();
+  /// process_madvise: jemalloc 5.3.1 and later. Errc::unsupported when this kernel has no such tracepoint.
+  Status attach_process_madvise();
   Result<Uprobes> attach_probes(int file, const std::vector<uint64_t>& offsets);
   /// Takes all programs off their hooks; the maps stay readable.
   void detach();
@@ -56,7 +60,8 @@ class BpfObject {
 
   // user space -> kernel
   Status set_file(const jt_file& file, const jt_file_info& info);
-  Status set_image(uint32_t index, const jt_image& image, const std::vector<std::pair<uint64_t, jt_site>>& sites);
+  Status set_image(uint32_t index, const jt_image& image,
+                   const std::vector<std::pair<uint64_t, jt_site>>& sites);
   /// False: the kernel side was first, its entry stands.
   Result<bool> add_target(const jt_target& target);
   Status replace_target(const jt_target& target);
@@ -65,7 +70,8 @@ class BpfObject {
 
   // kernel -> user space
   [[nodiscard]] std::optional<jt_counters> counters(const jt_target_id& id) const;
-  [[nodiscard]] std::optional<jt_hist> histogram(const jt_target_id& id, uint8_t transition, uint8_t payer) const;
+  [[nodiscard]] std::optional<jt_hist> histogram(const jt_target_id& id, uint8_t transition,
+                                                 uint8_t payer) const;
   [[nodiscard]] std::vector<std::pair<jt_payer_key, jt_payer_work>> payers() const;
   [[nodiscard]] std::vector<std::pair<jt_callsite_key, jt_calls>> callsites() const;
   [[nodiscard]] uint64_t loss(jt_loss kind) const;
@@ -73,7 +79,8 @@ class BpfObject {
   void forget(const jt_target_id& id);
 
   using Handler = std::function<void(const jt_event_header&)>;
-  /// Calls `handler` for all that is in the rings, lifecycle first; waits up to `timeout_ms` for something to come.
+  /// Calls `handler` for all that is in the rings, lifecycle first; waits up to `timeout_ms` for something to
+  /// come.
   Status poll(int timeout_ms, const Handler& handler);
   /// A descriptor that is readable when there is something to poll for.
   [[nodiscard]] int wait_fd() const;

@@ -32,8 +32,9 @@ Result<Fd> open_own() {
   }
   Fd root(::fsmount(context.get(), FSMOUNT_CLOEXEC, 0));
   if (!root) {
-    return fail_errno("cannot open tracefs", errno,
-                      "mount it: mount -t tracefs tracefs /sys/kernel/tracing; a locked-down kernel forbids it");
+    return fail_errno(
+        "cannot open tracefs", errno,
+        "mount it: mount -t tracefs tracefs /sys/kernel/tracing; a locked-down kernel forbids it");
   }
   return root;
 }

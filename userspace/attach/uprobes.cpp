@@ -35,7 +35,9 @@ int create_multi_link(int prog_fd, const char* path, const std::vector<uint64_t>
   return static_cast<int>(::syscall(SYS_bpf, BPF_LINK_CREATE, &attr, sizeof attr));
 }
 
-std::string path_of(int fd) { return "/proc/self/fd/" + std::to_string(fd); }
+std::string path_of(int fd) {
+  return "/proc/self/fd/" + std::to_string(fd);
+}
 
 /// The number of the PMU for uprobes, from sysfs; -1 when there is none.
 int uprobe_pmu() {
@@ -59,7 +61,8 @@ Result<Fd> attach_perf(int prog_fd, const std::string& path, uint64_t offset) {
   if (!fd) {
     return fail_errno("cannot create a uprobe");
   }
-  if (::ioctl(fd.get(), PERF_EVENT_IOC_SET_BPF, prog_fd) != 0 || ::ioctl(fd.get(), PERF_EVENT_IOC_ENABLE, 0) != 0) {
+  if (::ioctl(fd.get(), PERF_EVENT_IOC_SET_BPF, prog_fd) != 0 ||
+      ::ioctl(fd.get(), PERF_EVENT_IOC_ENABLE, 0) != 0) {
     return fail_errno("cannot attach to a uprobe");
   }
   return fd;
@@ -69,14 +72,17 @@ Result<Fd> attach_perf(int prog_fd, const std::string& path, uint64_t offset) {
 
 bool has_uprobe_multi() {
   // mov r0, 0; exit
-  const std::array<bpf_insn, 2> program{{{.code = BPF_ALU64 | BPF_MOV | BPF_K}, {.code = BPF_JMP | BPF_EXIT}}};
+  const std::array<bpf_insn, 2> program{
+      {{.code = BPF_ALU64 | BPF_MOV | BPF_K}, {.code = BPF_JMP | BPF_EXIT}}};
   LIBBPF_OPTS(bpf_prog_load_opts, options);
   options.expected_attach_type = static_cast<bpf_attach_type>(trace_uprobe_multi);
-  const Fd prog(bpf_prog_load(BPF_PROG_TYPE_KPROBE, "jt_probe_multi", "GPL", program.data(), program.size(), &options));
+  const Fd prog(
+      bpf_prog_load(BPF_PROG_TYPE_KPROBE, "jt_probe_multi", "GPL", program.data(), program.size(), &options));
   if (!prog) {
     return false;
   }
-  // A directory cannot be probed: a kernel that knows the link type says EBADF, one that does not says EINVAL.
+  // A directory cannot be probed: a kernel that knows the link type says EBADF, one that does not says
+  // EINVAL.
   const Fd link(create_multi_link(prog.get(), "/", {0}));
   return !link && errno == EBADF;
 }

@@ -11,13 +11,14 @@ namespace jemtrace::attach {
 /// Whether this kernel has uprobe_multi links (6.6), found out by trying to create one.
 bool has_uprobe_multi();
 
-/// Uprobes on one file, at any number of offsets, until this object dies. With uprobe_multi that is one link, and
-/// leaving takes ~30 ms whatever the number of sites; without, each site is a perf event and takes ~100 ms.
+/// Uprobes on one file, at any number of offsets, until this object dies. With uprobe_multi that is one link,
+/// and leaving takes ~30 ms whatever the number of sites; without, each site is a perf event and takes ~100
+/// ms.
 class Uprobes {
  public:
-  /// `file`: the open file, so that deleted and replaced files are met, and no path is trusted. The probes hit in
-  /// every process that maps it, now or later. The pages are read first: installing a breakpoint must not have to
-  /// wait for the disk inside another process's exec.
+  /// `file`: the open file, so that deleted and replaced files are met, and no path is trusted. The probes
+  /// hit in every process that maps it, now or later. The pages are read first: installing a breakpoint must
+  /// not have to wait for the disk inside another process's exec.
   static Result<Uprobes> attach(int prog_fd, int file, const std::vector<uint64_t>& offsets, bool multi);
 
  private:

@@ -21,7 +21,8 @@ struct Capability {
   const char* name;
   const char* use;
 };
-// include/uapi/linux/capability.h; CAP_BPF and CAP_PERFMON since 5.8, before that CAP_SYS_ADMIN stood for both.
+// include/uapi/linux/capability.h; CAP_BPF and CAP_PERFMON since 5.8, before that CAP_SYS_ADMIN stood for
+// both.
 constexpr Capability wanted_capabilities[] = {
     {39, "CAP_BPF", "loads the programs"},
     {38, "CAP_PERFMON", "attaches them"},
@@ -37,7 +38,8 @@ uint64_t effective_capabilities() {
 
 CheckItem check_capabilities() {
   const uint64_t mine = effective_capabilities();
-  CheckItem item{.name = "capabilities", .status = CheckStatus::ok, .detail = "all that are needed", .hint = {}};
+  CheckItem item{
+      .name = "capabilities", .status = CheckStatus::ok, .detail = "all that are needed", .hint = {}};
   std::string missing;
   for (const Capability& capability : wanted_capabilities) {
     if ((mine >> capability.bit & 1) == 0) {
@@ -73,7 +75,8 @@ CheckItem check_pid_namespace() {
   if (n > 0 && std::string_view(link.data(), static_cast<size_t>(n)) == "pid:[4026531836]") {
     return {"pid namespace", CheckStatus::ok, "the host's", {}};
   }
-  return {"pid namespace", CheckStatus::fail, "not the host's: pids here are not those that the kernel reports",
+  return {"pid namespace", CheckStatus::fail,
+          "not the host's: pids here are not those that the kernel reports",
           "run on the host, or in a container with --pid=host"};
 }
 
@@ -84,7 +87,8 @@ CheckItem check_lockdown() {
   }
   const size_t open = text->find('[');
   const size_t close = text->find(']');
-  const std::string mode = open < close && close != std::string::npos ? text->substr(open + 1, close - open - 1) : "?";
+  const std::string mode =
+      open < close && close != std::string::npos ? text->substr(open + 1, close - open - 1) : "?";
   if (mode == "confidentiality") {
     return {"lockdown", CheckStatus::fail, mode + ": BPF programs may not read memory",
             "boot with lockdown=integrity or none"};
@@ -102,24 +106,33 @@ void check_bpf(std::vector<CheckItem>& items) {
   }
   items.push_back({"BPF programs", CheckStatus::ok, "accepted by this kernel", {}});
   const attach::Features& features = (*bpf)->features();
-  items.push_back(features.task_storage
-                      ? CheckItem{"task storage", CheckStatus::ok, "yes", {}}
-                      : CheckItem{"task storage", CheckStatus::warn, "no (5.12): a hash instead, ~0.1 us more per call", {}});
+  items.push_back(
+      features.task_storage
+          ? CheckItem{"task storage", CheckStatus::ok, "yes", {}}
+          : CheckItem{
+                "task storage", CheckStatus::warn, "no (5.12): a hash instead, ~0.1 us more per call", {}});
   items.push_back(features.uprobe_multi
                       ? CheckItem{"uprobe_multi", CheckStatus::ok, "yes", {}}
-                      : CheckItem{"uprobe_multi", CheckStatus::warn,
-                                  "no (6.6): perf uprobes instead, ~0.1 s per image to leave", {}});
+                      : CheckItem{"uprobe_multi",
+                                  CheckStatus::warn,
+                                  "no (6.6): perf uprobes instead, ~0.1 s per image to leave",
+                                  {}});
   items.push_back(features.cpu_share ? CheckItem{"RSS per CPU", CheckStatus::ok, "yes", {}}
-                                     : CheckItem{"RSS per CPU", CheckStatus::warn,
-                                                 "no: the RSS effect of single purges has a larger error", {}});
-  auto missing = (*bpf)->attach_syscalls();
-  if (!missing) {
-    items.push_back({"tracepoints", CheckStatus::fail, missing.error().message(), missing.error().hint});
+                                     : CheckItem{"RSS per CPU",
+                                                 CheckStatus::warn,
+                                                 "no: the RSS effect of single purges has a larger error",
+                                                 {}});
+  if (auto status = (*bpf)->attach_syscalls(); !status) {
+    items.push_back({"tracepoints", CheckStatus::fail, status.error().message(), status.error().hint});
     return;
   }
-  items.push_back(missing->empty() ? CheckItem{"tracepoints", CheckStatus::ok, "all", {}}
-                                   : CheckItem{"tracepoints", CheckStatus::warn,
-                                               "no process_madvise: batched purges of jemalloc 5.3.1 are not seen", {}});
+  const auto batched = (*bpf)->attach_process_madvise();
+  items.push_back(batched ? CheckItem{"tracepoints", CheckStatus::ok, "all", {}}
+                          : CheckItem{"tracepoints",
+                                      CheckStatus::warn,
+                                      "no process_madvise: batched purges of jemalloc 5.3.1 are not seen",
+                                      {}});
+  (*bpf)->detach();
 }
 
 }  // namespace
@@ -129,7 +142,11 @@ Result<int> check(const Options& options) {
   ::uname(&host);
   std::vector<CheckItem> items{
       {"kernel", CheckStatus::ok, fmt::format("{} {}", host.release, host.machine), {}},
-      check_capabilities(), check_btf(), check_lockdown(), check_tracefs(), check_pid_namespace()};
+      check_capabilities(),
+      check_btf(),
+      check_lockdown(),
+      check_tracefs(),
+      check_pid_namespace()};
   check_bpf(items);
   ASSIGN_OR_RETURN(const std::unique_ptr<Results> results, Results::open(options, false));
   results->out().check(items);

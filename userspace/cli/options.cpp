@@ -14,7 +14,8 @@ namespace jemtrace::cli {
 namespace {
 
 constexpr const char* description =
-    "jemtrace shows, for every process that uses jemalloc, which memory goes back to the kernel, when, why, what it "
+    "jemtrace shows, for every process that uses jemalloc, which memory goes back to the kernel, when, why, "
+    "what it "
     "costs and who pays. It changes nothing in the process and needs no restart.";
 
 constexpr const char* footer =
@@ -35,7 +36,9 @@ struct Raw {
 };
 
 void add_selection(CLI::App& app, Raw& raw) {
-  app.add_option("-p,--pid", raw.pids, "these processes; a list with commas, or repeated")->delimiter(',')->type_name("PID");
+  app.add_option("-p,--pid", raw.pids, "these processes; a list with commas, or repeated")
+      ->delimiter(',')
+      ->type_name("PID");
   app.add_option("-n,--name", raw.names, "processes by name of thread group or program file; a shell pattern")
       ->type_name("GLOB")
       ->take_all();
@@ -47,7 +50,8 @@ void add_format(CLI::App& app, Raw& raw) {
   app.add_option("-f,--format", raw.format, "text, or json: one object a line")
       ->check(CLI::IsMember({"text", "json"}))
       ->capture_default_str();
-  app.add_option("-o,--output", raw.output, "write to this file instead of standard output")->type_name("FILE");
+  app.add_option("-o,--output", raw.output, "write to this file instead of standard output")
+      ->type_name("FILE");
 }
 
 Result<pid_t> to_pid(const std::string& text) {
@@ -127,7 +131,8 @@ Result<Options> check(const Raw& raw, Verb verb, std::vector<std::string> comman
 Parsed parse(int argc, const char* const* argv) {
   // All behind the first "--" is the command, untouched.
   const auto* const end = argv + argc;
-  const auto* const dashes = std::find_if(argv, end, [](const char* arg) { return std::strcmp(arg, "--") == 0; });
+  const auto* const dashes =
+      std::find_if(argv, end, [](const char* arg) { return std::strcmp(arg, "--") == 0; });
   std::vector<std::string> command(dashes == end ? end : dashes + 1, end);
 
   Raw raw;
@@ -143,13 +148,18 @@ Parsed parse(int argc, const char* const* argv) {
   app.add_flag("-v,--verbose", raw.verbose, "say on standard error what is done and how long it takes");
   app.add_flag("--json-schema", raw.schema, "print the schema of the NDJSON output");
 
-  CLI::App* list = app.add_subcommand("list", "who uses jemalloc: version, linkage, tier, settings, RSS; traces nothing");
+  CLI::App* list =
+      app.add_subcommand("list", "who uses jemalloc: version, linkage, tier, settings, RSS; traces nothing");
   add_selection(*list, raw);
   add_format(*list, raw);
-  CLI::App* image = app.add_subcommand("image", "one image: version, tier, every role with its site and cost");
-  image->add_option("image", raw.image, "an ELF file, or the pid of a process")->required()->type_name("FILE|PID");
+  CLI::App* image =
+      app.add_subcommand("image", "one image: version, tier, every role with its site and cost");
+  image->add_option("image", raw.image, "an ELF file, or the pid of a process")
+      ->required()
+      ->type_name("FILE|PID");
   add_format(*image, raw);
-  CLI::App* host = app.add_subcommand("check", "what this host allows, and what to do about what it does not");
+  CLI::App* host =
+      app.add_subcommand("check", "what this host allows, and what to do about what it does not");
   add_format(*host, raw);
   host->add_flag("-v,--verbose", raw.verbose, "print what the kernel said");
   app.require_subcommand(0, 1);

@@ -79,11 +79,11 @@ Result<std::unique_ptr<Results>> Results::open(const Options& options, bool seve
   } else {
     const bool terminal = ::isatty(::fileno(file)) != 0;
     const char* no_colour = std::getenv("NO_COLOR");
-    results->output_ = render::make_text(
-        *results->sink_, {.width = terminal ? terminal_width() : 80,
-                          .colour = terminal && (no_colour == nullptr || *no_colour == '\0'),
-                          .several_targets = several_targets,
-                          .repeat_header = terminal});
+    results->output_ = render::make_text(*results->sink_,
+                                         {.width = terminal ? terminal_width() : 80,
+                                          .colour = terminal && (no_colour == nullptr || *no_colour == '\0'),
+                                          .several_targets = several_targets,
+                                          .repeat_header = terminal});
   }
   return results;
 }

@@ -16,7 +16,8 @@ constexpr int ok = 0, failure = 1, usage = 2, no_target = 3, incomplete = 4, can
 /// The whole program; its return value is the exit status.
 int run(int argc, const char* const* argv);
 
-/// Prints "jemtrace: what" and "hint: what to do" on standard error, and gives the exit status that goes with it.
+/// Prints "jemtrace: what" and "hint: what to do" on standard error, and gives the exit status that goes with
+/// it.
 int report(const Error& error);
 
 /// Where results go: a file or standard output, as text or NDJSON.

@@ -15,6 +15,7 @@
 #include "cli/run.hpp"
 #include "collect/launch.hpp"
 #include "collect/tracer.hpp"
+#include "ledger/ranges.hpp"
 #include "util/text.hpp"
 
 namespace jemtrace::cli {
@@ -37,11 +38,18 @@ ledger::Header make_header(const Options& options) {
           .kernel = host.release,
           .host = host.nodename,
           .start_unix_ns = unix_ns(),
+          .start_mono_ns = collect::monotonic_ns(),
           .command = options.command};
 }
 
 uint64_t to_ns(const timeval& time) {
   return static_cast<uint64_t>(time.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(time.tv_usec) * 1000;
+}
+
+/// vm.overcommit_memory 2: jemalloc then gives pages back by mmap(PROT_NONE).
+bool overcommit_is_never() {
+  const auto text = read_file("/proc/sys/vm/overcommit_memory", 16);
+  return text && text->front() == '2';
 }
 
 /// SIGINT and SIGTERM as something to poll for. The second one kills, as it is no longer blocked then.
@@ -94,6 +102,7 @@ class Trace {
   void print_intervals(uint64_t now);
   void print_call(const Target& target, const jt_call_event& event);
   void close_sweep(OpenSweep& sweep);
+  static void resolve_source(ledger::TransitionEvent& event, ledger::Ranges& ranges);
   void print_summary(const Target& target);
   [[nodiscard]] int status() const;
 
@@ -106,6 +115,7 @@ class Trace {
   uint64_t last_interval_ns_ = 0;
   std::map<uint64_t, ledger::Totals> at_last_interval_;  // by born_ns
   std::map<uint32_t, OpenSweep> sweeps_;                 // by tid
+  std::map<uint64_t, ledger::Ranges> ranges_;            // by born_ns; with --events
   size_t targets_seen_ = 0;
   bool incomplete_ = false;
 };
@@ -115,6 +125,34 @@ void Trace::close_sweep(OpenSweep& sweep) {
     results_.out().sweep(sweep.sum);
   }
   sweep.number = 0;
+}
+
+/// Where no probe says which cache a range came from, its own history does, as far as it goes.
+void Trace::resolve_source(ledger::TransitionEvent& event, ledger::Ranges& ranges) {
+  jt_call_event& call = event.raw;
+  if (call.ret != 0) {
+    return;  // the kernel refused: nothing moved
+  }
+  const bool unmapped = call.transition == JT_UNKNOWN_RETURNED;
+  if (call.transition == JT_UNKNOWN_RETAINED || unmapped) {
+    if (ranges.state_of(call.addr, call.len) == JT_STATE_MUZZY) {
+      call.from = JT_STATE_MUZZY;
+      call.transition = unmapped ? JT_MUZZY_RETURNED : JT_MUZZY_RETAINED;
+      event.from_history = true;
+    }
+  }
+  switch (call.transition) {
+    case JT_DIRTY_MUZZY:
+      ranges.enter(call.addr, call.len, JT_STATE_MUZZY);
+      break;
+    case JT_DIRTY_RETAINED:
+    case JT_MUZZY_RETAINED:
+    case JT_UNKNOWN_RETAINED:
+      ranges.enter(call.addr, call.len, JT_STATE_RETAINED);
+      break;
+    default:
+      ranges.forget(call.addr, call.len);
+  }
 }
 
 void Trace::print_call(const Target& target, const jt_call_event& event) {
@@ -138,7 +176,9 @@ void Trace::print_call(const Target& target, const jt_call_event& event) {
     open.sum.extents += 1;
     open.sum.bytes += event.len;
   }
-  results_.out().transition({event});
+  ledger::TransitionEvent transition{event};
+  resolve_source(transition, ranges_[event.h.id.born_ns]);
+  results_.out().transition(transition);
 }
 
 void Trace::print_intervals(uint64_t now) {
@@ -167,6 +207,7 @@ void Trace::print_summary(const Target& target) {
   if (launch_ && target.process.pid != launch_->pid()) {
     summary.caveats.emplace_back("a descendant of the command");
   }
+  summary.decommit = overcommit_is_never();
   incomplete_ |= !summary.exact;
   results_.out().summary(summary);
 }
@@ -186,6 +227,7 @@ Status Trace::start() {
       .on_end =
           [this](Target& target) {
             at_last_interval_.erase(target.id.born_ns);
+            ranges_.erase(target.id.born_ns);
             print_summary(target);
           },
       .on_call = [this](Target& target, const jt_call_event& event) { print_call(target, event); }};
@@ -228,7 +270,8 @@ Status Trace::loop(Signals& signals) {
     }
     uint64_t wake_ns = last_interval_ns_ + interval_ns;
     if (options_.duration) {
-      wake_ns = std::min(wake_ns, began_ns_ + static_cast<uint64_t>(std::chrono::nanoseconds(*options_.duration).count()));
+      wake_ns = std::min(
+          wake_ns, began_ns_ + static_cast<uint64_t>(std::chrono::nanoseconds(*options_.duration).count()));
     }
     const int timeout_ms = wake_ns <= now ? 0 : static_cast<int>((wake_ns - now) / 1'000'000 + 1);
     std::array<pollfd, 3> fds{{{.fd = tracer_->wait_fd(), .events = POLLIN, .revents = 0},
@@ -285,7 +328,8 @@ Result<int> Trace::run() {
     fmt::print(stderr, "detach: {:.1f} ms\n", tracer_->timings().detach_ns / 1e6);
   }
   if (targets_seen_ == 0) {
-    fmt::print(stderr, "jemtrace: nothing selected uses jemalloc\nhint: jemtrace list shows the processes that do\n");
+    fmt::print(stderr,
+               "jemtrace: nothing selected uses jemalloc\nhint: jemtrace list shows the processes that do\n");
   }
   return status();
 }
@@ -293,7 +337,8 @@ Result<int> Trace::run() {
 }  // namespace
 
 Result<int> trace(const Options& options) {
-  const bool several = options.command.empty() && !(options.selection.only_pids() && options.selection.pids.size() == 1);
+  const bool several =
+      options.command.empty() && !(options.selection.only_pids() && options.selection.pids.size() == 1);
   ASSIGN_OR_RETURN(const std::unique_ptr<Results> results, Results::open(options, several));
   return Trace(options, *results).run();
 }

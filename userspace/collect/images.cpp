@@ -24,8 +24,8 @@ jt_tier to_abi(locate::Tier tier) {
   return JT_TIER_SYSCALL;
 }
 
-/// One kind of probe tells the source of a purge: the sweep, once per pass; only where the compiler left no such
-/// function the eviction, once per extent.
+/// One kind of probe tells the source of a purge: the sweep, once per pass; only where the compiler left no
+/// such function the eviction, once per extent.
 std::vector<locate::ProbeSite> choose_probes(const locate::Image& image) {
   for (const jt_role wanted : {JT_ROLE_SWEEP, JT_ROLE_EVICT}) {
     std::vector<locate::ProbeSite> chosen;
@@ -38,6 +38,12 @@ std::vector<locate::ProbeSite> choose_probes(const locate::Image& image) {
   return {};
 }
 
+/// Since 5.3.1 jemalloc can purge many extents with one process_madvise.
+bool may_use_process_madvise(const locate::Version& version) {
+  return !version.known() ||
+         std::tie(version.major, version.minor, version.patch) >= std::make_tuple(5, 3, 1);
+}
+
 }  // namespace
 
 jt_file kernel_name(const discover::Mapping& mapping) {
@@ -45,7 +51,9 @@ jt_file kernel_name(const discover::Mapping& mapping) {
   return {.ino = mapping.inode, .dev = mapping.device_major << 20 | mapping.device_minor, .pad = 0};
 }
 
-bool is_program_text(const discover::Mapping& mapping) { return mapping.executable && mapping.inode != 0; }
+bool is_program_text(const discover::Mapping& mapping) {
+  return mapping.executable && mapping.inode != 0;
+}
 
 Result<Fd> open_mapped(const ProcRoot& proc, pid_t pid, const discover::Mapping& mapping) {
   return open_file(discover::map_file_path(proc, pid, mapping), O_RDONLY | O_NONBLOCK);
@@ -96,7 +104,9 @@ Result<std::vector<jt_target_image>> Images::mapped_by(const ProcRoot& proc, pid
   return found;
 }
 
-bool Images::knows(const jt_file& name) const { return by_name_.contains({name.dev, name.ino}); }
+bool Images::knows(const jt_file& name) const {
+  return by_name_.contains({name.dev, name.ino});
+}
 
 const TracedImage* Images::find(const jt_file& name) const {
   const auto it = by_name_.find({name.dev, name.ino});
@@ -126,7 +136,8 @@ Result<const TracedImage*> Images::look_at(Fd file, const jt_file& name, const s
     return fail_errno("cannot stat " + path);
   }
   const auto file_size = static_cast<uint64_t>(st.st_size);
-  const FileIdentity identity{st.st_dev, st.st_ino, st.st_size, st.st_ctim.tv_sec * 1'000'000'000 + st.st_ctim.tv_nsec};
+  const FileIdentity identity{st.st_dev, st.st_ino, st.st_size,
+                              st.st_ctim.tv_sec * 1'000'000'000 + st.st_ctim.tv_nsec};
   TracedImage* image = nullptr;
   if (const auto known = by_file_.find(identity); known != by_file_.end()) {
     image = known->second;
@@ -159,6 +170,13 @@ Status Images::trace(TracedImage& traced, int file) {
     sites.emplace_back(probe.offset, probe.site);
     offsets.push_back(probe.offset);
     traced.probed.push_back(probe);
+  }
+  if (!follows_process_madvise_ && may_use_process_madvise(traced.image.version)) {
+    follows_process_madvise_ = true;
+    if (auto status = bpf_->attach_process_madvise(); !status) {
+      traced.image.notes.push_back("batched purges by process_madvise are not seen: " +
+                                   status.error().message());
+    }
   }
   const jt_image info{.cache_state_offset = traced.image.cache_state_offset,
                       .cache_ind_offset = traced.image.cache_ind_offset,

@@ -38,7 +38,8 @@ Result<Fd> open_mapped(const ProcRoot& proc, pid_t pid, const discover::Mapping&
 /// Without the kernel's " (deleted)".
 std::string file_path(const discover::Mapping& mapping);
 
-/// All files looked at so far, and the images among them. A file is analysed once, however many processes map it.
+/// All files looked at so far, and the images among them. A file is analysed once, however many processes map
+/// it.
 class Images {
  public:
   /// `bpf` is told about each file and image; nullptr: only look, nothing is traced.
@@ -69,6 +70,7 @@ class Images {
   Status announce(const jt_file& name, const TracedImage* image, uint64_t file_size);
 
   attach::BpfObject* bpf_;
+  bool follows_process_madvise_ = false;
   std::vector<std::unique_ptr<TracedImage>> images_;
   std::map<FileIdentity, TracedImage*> by_file_;
   std::map<KernelName, TracedImage*> by_name_;

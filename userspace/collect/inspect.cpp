@@ -55,7 +55,8 @@ Result<Inspection> inspect(const ProcRoot& proc, const discover::Selection& sele
     }
   }
   if (out.unreadable > 0) {
-    out.notes.push_back(fmt::format("{} processes could not be looked at: permission denied", out.unreadable));
+    out.notes.push_back(
+        fmt::format("{} processes could not be looked at: permission denied", out.unreadable));
   }
   return out;
 }

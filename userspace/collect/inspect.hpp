@@ -21,7 +21,8 @@ struct Inspection {
   std::vector<std::string> notes;
 };
 
-/// Which of the selected processes use jemalloc, and how. A pid that was asked for and does not exist is an error.
+/// Which of the selected processes use jemalloc, and how. A pid that was asked for and does not exist is an
+/// error.
 Result<Inspection> inspect(const ProcRoot& proc, const discover::Selection& selection);
 
 struct NamedImage {

@@ -21,7 +21,8 @@ class Launch {
   /// A child that was never let go is killed.
   ~Launch();
 
-  /// Lets the child exec. Fails when the program cannot be run; `exec_status()` is then what a shell would say.
+  /// Lets the child exec. Fails when the program cannot be run; `exec_status()` is then what a shell would
+  /// say.
   Status go();
   [[nodiscard]] pid_t pid() const { return pid_; }
   /// Becomes readable when the command ends.

@@ -41,8 +41,8 @@ ledger::TargetInfo describe(const ProcRoot& proc, const Target& target) {
   }
   if (!target.images.empty()) {
     const locate::Image& image = target.images.front()->image;
-    for (auto& [key, setting] : read::read_conf(proc, target.process.pid, image.version.text, image.conf_variable(),
-                                                image.symbol_prefix)) {
+    for (auto& [key, setting] : read::read_conf(proc, target.process.pid, image.version.text,
+                                                image.conf_variable(), image.symbol_prefix)) {
       info.conf[key] = {setting.value, setting.source};
     }
   }

@@ -18,8 +18,8 @@ struct Target {
   discover::Process process;
   std::vector<const TracedImage*> images;
   ledger::TargetInfo info;
-  bool from_its_start = false;  // traced since exec or fork: nothing came before
-  bool ended = false;           // exited, or replaced by exec: `final_totals` holds what it did
+  bool from_its_start = false;          // traced since exec or fork: nothing came before
+  bool ended = false;                   // exited, or replaced by exec: `final_totals` holds what it did
   uint64_t began_ns = 0, ended_ns = 0;  // CLOCK_MONOTONIC
 
   sample::Sampler sampler;
@@ -32,8 +32,7 @@ struct Target {
   std::vector<ledger::CallSiteTotals> final_callsites;
   std::vector<std::string> caveats;
 
-  Target(const ProcRoot& proc, discover::Process p)
-      : process(std::move(p)), sampler(proc, process.pid) {}
+  Target(const ProcRoot& proc, discover::Process p) : process(std::move(p)), sampler(proc, process.pid) {}
 };
 
 /// What is printed of a target: its identity, its images with their sites, its settings.

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <thread>
 
 #include "discover/maps.hpp"
 #include "util/text.hpp"
@@ -24,6 +25,15 @@ class Stopwatch {
   uint64_t begin_;
 };
 
+/// Lets a process go on that the kernel side stopped for us. The signal may still be on its way there: one
+/// that comes after ours would stop it for good, so it is waited for, up to a second.
+void release(const ProcRoot& proc, pid_t pid) {
+  for (int i = 0; i < 1000 && discover::is_stopped(proc, pid) == false; ++i) {
+    ::usleep(1000);
+  }
+  ::kill(pid, SIGCONT);
+}
+
 attach::LoadOptions load_options(const TracerOptions& options) {
   attach::LoadOptions load;
   load.register_all = !options.launch && !options.selection.only_pids();
@@ -40,14 +50,17 @@ uint64_t monotonic_ns() {
   return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec);
 }
 
-Tracer::Tracer(TracerOptions options, Listener listener, ProcRoot proc, std::unique_ptr<attach::BpfObject> bpf)
+Tracer::Tracer(TracerOptions options, Listener listener, ProcRoot proc,
+               std::unique_ptr<attach::BpfObject> bpf)
     : options_(std::move(options)),
       listener_(std::move(listener)),
       proc_(std::move(proc)),
       bpf_(std::move(bpf)),
       images_(bpf_.get()) {}
 
-Tracer::~Tracer() { stop(); }
+Tracer::~Tracer() {
+  stop();
+}
 
 Result<std::unique_ptr<Tracer>> Tracer::start(TracerOptions options, Listener listener, ProcRoot proc) {
   Timings timings;
@@ -64,9 +77,9 @@ Result<std::unique_ptr<Tracer>> Tracer::start(TracerOptions options, Listener li
   {
     const Stopwatch watch(tracer->timings_.attach_ns);
     TRY(tracer->bpf_->attach_lifecycle());
-    ASSIGN_OR_RETURN(const std::vector<std::string> missing, tracer->bpf_->attach_syscalls());
-    for (const std::string& name : missing) {
-      tracer->notes_.push_back(name + " is not traced: this kernel has no such tracepoint");
+    TRY(tracer->bpf_->attach_syscalls());
+    if (tracer->options_.every_event) {
+      TRY(tracer->bpf_->attach_mremap());
     }
   }
   {
@@ -76,7 +89,8 @@ Result<std::unique_ptr<Tracer>> Tracer::start(TracerOptions options, Listener li
   return tracer;
 }
 
-// ---- which processes ----------------------------------------------------------------------------------------------
+// ---- which processes
+// ----------------------------------------------------------------------------------------------
 
 bool Tracer::wanted(const discover::Process& process) const {
   return options_.launch || options_.selection.matches(process);
@@ -84,10 +98,11 @@ bool Tracer::wanted(const discover::Process& process) const {
 
 Status Tracer::scan() {
   if (options_.launch) {
-    const jt_target target{.id = {.born_ns = monotonic_ns(), .tgid = static_cast<uint32_t>(*options_.launch), .pad = 0},
-                           .n_images = 0,
-                           .flags = JT_TARGET_TREE | JT_TARGET_HOLD | JT_TARGET_PINNED,
-                           .images = {}};
+    const jt_target target{
+        .id = {.born_ns = monotonic_ns(), .tgid = static_cast<uint32_t>(*options_.launch), .pad = 0},
+        .n_images = 0,
+        .flags = JT_TARGET_TREE | JT_TARGET_HOLD | JT_TARGET_PINNED,
+        .images = {}};
     ASSIGN_OR_RETURN([[maybe_unused]] const bool added, bpf_->add_target(target));
     return {};
   }
@@ -121,8 +136,12 @@ Status Tracer::scan_process(pid_t pid, bool required) {
     return {};  // its files are known now, though: others may map them later
   }
   if (images->empty()) {
+    if (required && discover::has_ended(proc_, process)) {
+      return fail(Errc::gone, fmt::format("pid {} ({}) has ended", pid, escape(process.comm)));
+    }
     if (required) {
-      return fail(Errc::no_target, fmt::format("pid {} ({}) does not use jemalloc", pid, escape(process.comm)),
+      return fail(Errc::no_target,
+                  fmt::format("pid {} ({}) does not use jemalloc", pid, escape(process.comm)),
                   "jemtrace list shows the processes that do");
     }
     return {};
@@ -186,7 +205,8 @@ void Tracer::adopt(const jt_target& kernel, bool from_its_start) {
   }
 }
 
-// ---- what happened ------------------------------------------------------------------------------------------------
+// ---- what happened
+// ------------------------------------------------------------------------------------------------
 
 Status Tracer::poll(int timeout_ms) {
   const auto handler = [this](const jt_event_header& event) { handle(event); };
@@ -288,11 +308,12 @@ void Tracer::on_new_file(const jt_lifecycle_event& event) {
   const auto pid = static_cast<pid_t>(event.h.id.tgid);
   if (image != nullptr) {
     if (const auto found = images_.mapped_by(proc_, pid); found && !found->empty()) {
-      jt_target target = bpf_->target(event.h.id.tgid)
-                             .value_or(jt_target{.id = {.born_ns = monotonic_ns(), .tgid = event.h.id.tgid, .pad = 0},
-                                                 .n_images = 0,
-                                                 .flags = 0,
-                                                 .images = {}});
+      jt_target target =
+          bpf_->target(event.h.id.tgid)
+              .value_or(jt_target{.id = {.born_ns = monotonic_ns(), .tgid = event.h.id.tgid, .pad = 0},
+                                  .n_images = 0,
+                                  .flags = 0,
+                                  .images = {}});
       const bool is_new = target.n_images == 0 && event.h.id.born_ns == 0;
       std::copy(found->begin(), found->end(), target.images);
       target.n_images = static_cast<uint32_t>(found->size());
@@ -305,7 +326,7 @@ void Tracer::on_new_file(const jt_lifecycle_event& event) {
     }
   }
   if (event.held != 0) {
-    ::kill(pid, SIGCONT);
+    release(proc_, pid);
   }
 }
 
@@ -346,7 +367,8 @@ void Tracer::rescan_after_loss() {
   }
 }
 
-// ---- numbers ------------------------------------------------------------------------------------------------------
+// ---- numbers
+// ------------------------------------------------------------------------------------------------------
 
 std::vector<Target*> Tracer::live() const {
   std::vector<Target*> out;
@@ -355,7 +377,8 @@ std::vector<Target*> Tracer::live() const {
       out.push_back(target.get());
     }
   }
-  std::sort(out.begin(), out.end(), [](const Target* a, const Target* b) { return a->process.pid < b->process.pid; });
+  std::sort(out.begin(), out.end(),
+            [](const Target* a, const Target* b) { return a->process.pid < b->process.pid; });
   return out;
 }
 
@@ -377,8 +400,9 @@ ledger::Totals Tracer::totals(const Target& target) const {
 
 void Tracer::sample(Target& target, const ledger::Totals& now) {
   const uint64_t muzzy_extents = now.transitions[JT_DIRTY_MUZZY].total().extents();
-  const auto memory = target.sampler.sample(muzzy_extents != target.muzzy_extents_at_sample ||
-                                            target.last_sample.lazyfree_bytes.value_or(ledger::Sampled{}).value > 0);
+  const auto memory =
+      target.sampler.sample(muzzy_extents != target.muzzy_extents_at_sample ||
+                            target.last_sample.lazyfree_bytes.value_or(ledger::Sampled{}).value > 0);
   if (!memory || memory->rss_bytes == 0) {
     return;  // it is ending: the last sample stands
   }
@@ -457,10 +481,11 @@ ledger::Summary Tracer::summary(const Target& target) const {
     summary.rss.purge_delta_bytes = counters.rss_delta_bytes;
   }
   summary.losses = losses();
-  summary.exact = !target.images.empty() &&
-                  std::all_of(target.images.begin(), target.images.end(),
-                              [](const TracedImage* image) { return !image->probed.empty(); }) &&
-                  std::all_of(summary.losses.begin(), summary.losses.end(), [](uint64_t n) { return n == 0; });
+  summary.exact =
+      !target.images.empty() &&
+      std::all_of(target.images.begin(), target.images.end(),
+                  [](const TracedImage* image) { return !image->probed.empty(); }) &&
+      std::all_of(summary.losses.begin(), summary.losses.end(), [](uint64_t n) { return n == 0; });
   if (counters.bpf_samples > 0) {
     summary.cost.bpf_run_ns = counters.bpf_sampled_ns / counters.bpf_samples * counters.syscalls;
   }
@@ -478,8 +503,9 @@ void Tracer::stop() {
   }
   {
     const Stopwatch watch(timings_.detach_ns);
-    images_.detach_probes();
+    std::thread probes([this] { images_.detach_probes(); });  // each side waits for the kernel: together
     bpf_->detach();
+    probes.join();
   }
   // What is still in the rings: last calls, and whoever was stopped for us and must go on.
   (void)bpf_->poll(0, [this](const jt_event_header& event) { handle(event); });

@@ -29,16 +29,18 @@ struct Timings {
   uint64_t load_ns = 0, scan_ns = 0, attach_ns = 0, detach_ns = 0;
 };
 
-/// Not thread-safe. Errors about one target are kept as that target's caveats; only what stops the whole is returned.
+/// Not thread-safe. Errors about one target are kept as that target's caveats; only what stops the whole is
+/// returned.
 class Tracer {
  public:
   struct Listener {
-    std::function<void(Target&)> on_target;           // a target is complete: its images are known
-    std::function<void(Target&)> on_end;              // it has ended; its final numbers are in place
+    std::function<void(Target&)> on_target;  // a target is complete: its images are known
+    std::function<void(Target&)> on_end;     // it has ended; its final numbers are in place
     std::function<void(Target&, const jt_call_event&)> on_call;  // with every_event
   };
 
-  static Result<std::unique_ptr<Tracer>> start(TracerOptions options, Listener listener, ProcRoot proc = ProcRoot());
+  static Result<std::unique_ptr<Tracer>> start(TracerOptions options, Listener listener,
+                                               ProcRoot proc = ProcRoot());
   ~Tracer();
   Tracer(const Tracer&) = delete;
   Tracer& operator=(const Tracer&) = delete;

@@ -15,12 +15,13 @@ namespace jemtrace::discover {
 
 /// One line of /proc/PID/maps (proc_pid_maps(5)). Addresses are in the target's space.
 struct Mapping {
-  uint64_t start = 0, end = 0;   // [start, end)
-  uint64_t file_offset = 0;      // of `start` in the mapped file
+  uint64_t start = 0, end = 0;  // [start, end)
+  uint64_t file_offset = 0;     // of `start` in the mapped file
   bool executable = false;
-  uint32_t device_major = 0, device_minor = 0;  // as the kernel names it: overlayfs may show another than stat(2)
-  uint64_t inode = 0;                           // 0: no file behind it
-  std::string_view path;                        // untrusted: compare it, print it escaped, never open it
+  uint32_t device_major = 0,
+           device_minor = 0;  // as the kernel names it: overlayfs may show another than stat(2)
+  uint64_t inode = 0;         // 0: no file behind it
+  std::string_view path;      // untrusted: compare it, print it escaped, never open it
 };
 
 /// Parses one line without its newline. nullopt: not a mapping line.

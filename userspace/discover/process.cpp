@@ -34,6 +34,9 @@ std::optional<Stat> parse_stat(std::string_view text) {
       return std::nullopt;
     }
     rest.remove_prefix(begin);
+    if (field == 3 && !rest.empty()) {
+      stat.state = rest.front();
+    }
     if (field < 22) {
       rest.remove_prefix(std::min(rest.find(' '), rest.size()));
     }
@@ -80,13 +83,29 @@ std::optional<uid_t> parse_uid(std::string_view status) {
   return to_number<uid_t>(rest);
 }
 
+bool has_ended(const ProcRoot& proc, const Process& process) {
+  const auto now = read_process(proc, process.pid);
+  // A zombie has no program any more; kernel threads never had one.
+  return !now || now->start_time_ns != process.start_time_ns || (!process.exe.empty() && now->exe.empty());
+}
+
+std::optional<bool> is_stopped(const ProcRoot& proc, pid_t pid) {
+  const auto text = proc.read(pid, "stat", small_file);
+  const auto stat = text ? parse_stat(*text) : std::nullopt;
+  if (!stat || stat->state == 'Z' || stat->state == 'X') {
+    return std::nullopt;
+  }
+  return stat->state == 'T';
+}
+
 Result<Process> read_process(const ProcRoot& proc, pid_t pid) {
   Process process{.pid = pid};
   auto text = proc.read(pid, "stat", small_file);
   if (!text) {
     Error error = std::move(text).error();
     if (error.code == Errc::gone) {
-      error = {Errc::gone, fmt::format("no process has pid {}", pid), 0, "jemtrace list shows those that use jemalloc"};
+      error = {Errc::gone, fmt::format("no process has pid {}", pid), 0,
+               "jemtrace list shows those that use jemalloc"};
     }
     return tl::unexpected(std::move(error));
   }

@@ -21,9 +21,10 @@ struct Process {
   uid_t uid = 0;       // real
 };
 
-/// Fields 2 (comm, may hold spaces and parentheses) and 22 (start time, ticks) of /proc/PID/stat.
+/// Fields 2 (comm, may hold spaces and parentheses), 3 and 22 (start time, ticks) of /proc/PID/stat.
 struct Stat {
   std::string_view comm;
+  char state = '?';  // R, S, D, T (stopped), Z, ...
   uint64_t start_ticks = 0;
 };
 std::optional<Stat> parse_stat(std::string_view text);
@@ -33,6 +34,12 @@ std::string_view parse_cgroup(std::string_view text);
 
 /// Real uid out of /proc/PID/status.
 std::optional<uid_t> parse_uid(std::string_view status);
+
+/// True when this very process is gone or a zombie: its mappings are then empty, whatever it used.
+bool has_ended(const ProcRoot& proc, const Process& process);
+
+/// Whether a signal has stopped it; nullopt when it is gone.
+std::optional<bool> is_stopped(const ProcRoot& proc, pid_t pid);
 
 /// Errc::gone when it does not exist.
 Result<Process> read_process(const ProcRoot& proc, pid_t pid);

@@ -22,14 +22,15 @@ using Maybe = std::optional<T>;
 struct Header {
   std::string jemtrace_version, kernel, host;
   int64_t start_unix_ns = 0;
-  Maybe<uint64_t> start_mono_ns;  // CLOCK_MONOTONIC at the same moment: turns the ts_ns of events into a time of day
+  Maybe<uint64_t>
+      start_mono_ns;  // CLOCK_MONOTONIC at the same moment: turns the ts_ns of events into a time of day
   std::vector<std::string> command;
 };
 
 struct RoleInfo {
   uint64_t offset = 0;
   std::string found_by;
-  std::string probe = "none";  // none, entry, entry_return
+  std::string probe = "none";     // none, entry, entry_return
   Maybe<std::string> cost_class;  // emulated, single_step; unset when not probed
 };
 
@@ -48,7 +49,7 @@ struct Setting {
 
 struct TargetInfo {
   pid_t pid = 0;
-  uint64_t start_time_ns = 0;  // since boot
+  uint64_t start_time_ns = 0;     // since boot
   std::string comm, exe, cgroup;  // untrusted
   std::vector<ImageInfo> images;
   std::map<std::string, Setting> conf;  // by jemalloc's option names; absent: unknown
@@ -78,8 +79,8 @@ struct TransitionTotals {
 using Transitions = std::array<TransitionTotals, JT_TRANSITIONS>;
 
 struct CallSiteTotals {
-  std::string image;  // file name of the image; empty: not in a jemalloc
-  std::vector<uint64_t> frames;       // file offsets of the return addresses, innermost first
+  std::string image;                   // file name of the image; empty: not in a jemalloc
+  std::vector<uint64_t> frames;        // file offsets of the return addresses, innermost first
   std::vector<std::string> functions;  // what they lie in, where known; same length or empty
   jt_syscall syscall = JT_SYS_NONE;
   int advice = 0;
@@ -134,19 +135,20 @@ struct Summary {
   uint64_t window_ns = 0;
   bool exited = false;
   Totals totals;
-  std::vector<ThreadWork> payers;        // most work first
+  std::vector<ThreadWork> payers;         // most work first
   std::vector<CallSiteTotals> callsites;  // most calls first
   RssAccount rss;
   Losses losses{};  // of the whole host: a lost event has no owner
   Cost cost;
   bool decommit = false;  // vm.overcommit_memory is 2: pages go back by mmap(PROT_NONE), not by MADV_DONTNEED
-  bool exact = false;  // every role that exactness needs was probed for the whole life of the process
+  bool exact = false;     // every role that exactness needs was probed for the whole life of the process
   std::vector<std::string> caveats;  // one sentence each: what was missed or could not be measured
 };
 
 /// With --events.
 struct TransitionEvent {
   jt_call_event raw;
+  bool from_history = false;  // no probe told the source state: the range's own history did
 };
 
 /// With --events: a sweep that purged something.
@@ -169,6 +171,6 @@ const char* name(jt_payer payer);
 const char* name(jt_cause cause);
 const char* name(jt_syscall syscall);
 const char* name(jt_purpose purpose);  // "sweep", "oversize", "zero_fill", ...
-const char* name(jt_loss loss);        // "ring_events", "map_full", "unmatched_exit", ... (the keys of `losses`)
+const char* name(jt_loss loss);  // "ring_events", "map_full", "unmatched_exit", ... (the keys of `losses`)
 
 }  // namespace jemtrace::ledger

@@ -8,17 +8,19 @@
 #include "jemtrace/abi.h"
 #include "util/result.hpp"
 
-/// What an ELF file holds of jemalloc: version, functions, the instructions to probe, the call sites to recognise.
+/// What an ELF file holds of jemalloc: version, functions, the instructions to probe, the call sites to
+/// recognise.
 namespace jemtrace::locate {
 
 enum class Tier { symbols, recovered, callsite, syscall };
 enum class Linkage { shared, static_linked };
 
-/// What a uprobe costs at an instruction: emulated (push, nop: 0.6 us measured) or executed out of line with a single
-/// step (endbr64, sub, mov, test: up to 16 us in a virtual machine).
+/// What a uprobe costs at an instruction: emulated (push, nop: 0.6 us measured) or executed out of line with
+/// a single step (endbr64, sub, mov, test: up to 16 us in a virtual machine).
 enum class CostClass { emulated, single_step };
 
-/// "5.3.0-0-g54eaed1d..." taken apart. All 0 when the build did not know its own version ("0.0.0-0-g000000missing").
+/// "5.3.0-0-g54eaed1d..." taken apart. All 0 when the build did not know its own version
+/// ("0.0.0-0-g000000missing").
 struct Version {
   int major = 0, minor = 0, patch = 0;
   std::string text;  // as found; empty when unknown
@@ -57,11 +59,12 @@ struct TextSegment {
 struct Image {
   std::string build_id;  // hex; empty when the file has none
   Version version;
-  std::string symbol_prefix;  // of the public API: "", "je_", "_rjem_"; its environment variable follows from it
+  std::string
+      symbol_prefix;  // of the public API: "", "je_", "_rjem_"; its environment variable follows from it
   Linkage linkage = Linkage::shared;
   Tier tier = Tier::syscall;
-  bool musl = false;           // its system call wrappers come from musl, with a frame of one word
-  TextSegment text;            // the executable PT_LOAD that holds jemalloc
+  bool musl = false;            // its system call wrappers come from musl, with a frame of one word
+  TextSegment text;             // the executable PT_LOAD that holds jemalloc
   uint64_t exe_code_vaddr = 0;  // lowest p_vaddr of an executable PT_LOAD
   std::vector<FoundRole> roles;
   std::vector<std::string> missing;  // wanted for this version, not found
@@ -80,12 +83,12 @@ struct Options {
   uint64_t max_file_size = uint64_t{4} << 30;
 };
 
-/// True when the file may hold a jemalloc: a bounded scan for its strings, for use on every mapped file of a host.
-/// Reads the file once, at most `max_file_size` bytes, never maps it.
+/// True when the file may hold a jemalloc: a bounded scan for its strings, for use on every mapped file of a
+/// host. Reads the file once, at most `max_file_size` bytes, never maps it.
 Result<bool> may_hold_jemalloc(int fd, const Options& options = {});
 
-/// All there is to know about the image. nullopt: there is no jemalloc in it. The file is hostile: all sizes are
-/// bounded, all failures are values. `path` is only for messages.
+/// All there is to know about the image. nullopt: there is no jemalloc in it. The file is hostile: all sizes
+/// are bounded, all failures are values. `path` is only for messages.
 Result<std::optional<Image>> analyse(int fd, const std::string& path, const Options& options = {});
 
 const char* name(Tier tier);        // "symbols", ...

@@ -21,7 +21,8 @@ std::pair<int, int> major_minor(std::string_view version) {
   return {major, minor};
 }
 
-/// Defaults on 64-bit Linux, from jemalloc's include/jemalloc/internal/arena_types.h and src/jemalloc.c at each tag.
+/// Defaults on 64-bit Linux, from jemalloc's include/jemalloc/internal/arena_types.h and src/jemalloc.c at
+/// each tag.
 Conf defaults(const std::string& version) {
   Conf conf;
   const auto [major, minor] = major_minor(version);

@@ -23,8 +23,8 @@ std::map<std::string, std::string> parse_conf(std::string_view text);
 /// The value of `name` in the NUL-separated text of /proc/PID/environ; empty when absent.
 std::string_view find_variable(std::string_view environ, std::string_view name);
 
-/// What the process was started with: defaults of its version, then the name of /etc/<prefix>malloc.conf's target, then
-/// its environment (jemalloc's own order). Options set later through mallctl are not seen here.
+/// What the process was started with: defaults of its version, then the name of /etc/<prefix>malloc.conf's
+/// target, then its environment (jemalloc's own order). Options set later through mallctl are not seen here.
 /// `version`: "5.3.0-0-g..."; `variable`: "MALLOC_CONF" or its prefixed form; `prefix`: of the public API.
 Conf read_conf(const ProcRoot& proc, pid_t pid, const std::string& version, const std::string& variable,
                const std::string& prefix);

@@ -217,7 +217,19 @@ std::string comm_of(const jt_event_header& h) {
   return comm.substr(0, comm.find('\0'));
 }
 
-Json transition_line(const jt_call_event& e) {
+/// How the source state is known.
+Json from_method(const ledger::TransitionEvent& event) {
+  if (event.raw.from == JT_STATE_UNKNOWN) {
+    return nullptr;
+  }
+  if (event.from_history) {
+    return "history";
+  }
+  return event.raw.cause == JT_CAUSE_UNKNOWN && event.raw.transition == JT_DIRTY_MUZZY ? "advice" : "probe";
+}
+
+Json transition_line(const ledger::TransitionEvent& event) {
+  const jt_call_event& e = event.raw;
   const bool advised = e.syscall == JT_SYS_MADVISE || e.syscall == JT_SYS_PROCESS_MADVISE;
   return {{"type", "transition"},
           {"ts_ns", e.h.ts_ns},
@@ -227,6 +239,7 @@ Json transition_line(const jt_call_event& e) {
           {"payer", ledger::name(static_cast<jt_payer>(e.payer))},
           {"arena", known_arena(e.arena)},
           {"from", known_state(e.from)},
+          {"from_method", from_method(event)},
           {"to", destination(e.transition)},
           {"addr", hex(e.addr)},
           {"bytes", e.len},
@@ -343,7 +356,7 @@ class NdjsonOutput final : public Output {
   void target(const ledger::TargetInfo& target) override { put_now(target_line(target)); }
   void interval(const ledger::Interval& interval) override { put_now(interval_line(interval)); }
   // Events come by the thousand: they wait for the buffer, or for the next line that does not.
-  void transition(const ledger::TransitionEvent& event) override { put(transition_line(event.raw)); }
+  void transition(const ledger::TransitionEvent& event) override { put(transition_line(event)); }
   void sweep(const ledger::SweepEvent& event) override { put(sweep_line(event)); }
   void summary(const ledger::Summary& summary) override { put_now(summary_line(summary)); }
 

@@ -216,6 +216,8 @@ Json transition_line() {
                  {"payer", names_of<jt_payer>(0, JT_PAYERS)},
                  {"arena", or_null(whole())},
                  {"from", or_null(state())},
+                 {"from_method", described(or_null(choice({"probe", "advice", "history"})),
+                                           "history: from earlier events on this range, an estimate")},
                  {"to", or_null(choice({"muzzy", "retained", "returned"}))},
                  {"addr", hex_string()},
                  {"bytes", whole()},

@@ -40,7 +40,7 @@ class Budget {
 };
 
 struct Memory {
-  uint64_t rss_bytes = 0;  // statm, now
+  uint64_t rss_bytes = 0;                  // statm, now
   std::optional<uint64_t> lazyfree_bytes;  // smaps_rollup
   uint64_t lazyfree_age_ms = 0;
 };

@@ -12,7 +12,8 @@
 
 namespace jemtrace {
 
-/// Reads a whole file, at most `limit` bytes of it (Errc::too_large beyond): files of /proc have no size to trust.
+/// Reads a whole file, at most `limit` bytes of it (Errc::too_large beyond): files of /proc have no size to
+/// trust.
 Result<std::string> read_file(const std::string& path, size_t limit = size_t{64} << 20);
 Result<std::string> read_all(int fd, const std::string& path, size_t limit);
 
@@ -29,7 +30,8 @@ class ProcRoot {
   [[nodiscard]] std::string of(pid_t pid, const std::string& name) const;  // /proc/PID/name
   /// All numeric entries, ascending.
   [[nodiscard]] Result<std::vector<pid_t>> pids() const;
-  [[nodiscard]] Result<std::string> read(pid_t pid, const std::string& name, size_t limit = size_t{64} << 20) const;
+  [[nodiscard]] Result<std::string> read(pid_t pid, const std::string& name,
+                                         size_t limit = size_t{64} << 20) const;
   /// The target of a symbolic link such as "exe" or "cwd", untrusted.
   [[nodiscard]] Result<std::string> link(pid_t pid, const std::string& name) const;
 

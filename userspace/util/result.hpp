@@ -19,7 +19,8 @@ enum class Errc {
   no_target,    // nothing selected uses jemalloc: exit status 3
 };
 
-/// A failure that a user can meet: what was tried, on which object, errno if there is one, and what to do about it.
+/// A failure that a user can meet: what was tried, on which object, errno if there is one, and what to do
+/// about it.
 struct Error {
   Errc code = Errc::system;
   std::string what;  // one line, without "jemtrace:" and without a full stop
@@ -47,18 +48,18 @@ tl::unexpected<Error> fail_errno(std::string what, int err = errno, std::string 
 #define JT_CONCAT(a, b) JT_CONCAT_(a, b)
 
 /// Returns the error of `expr` from the calling function, if it failed.
-#define TRY(expr)                                                  \
-  do {                                                             \
-    if (auto try_ = (expr); !try_) {                               \
+#define TRY(expr)                                                        \
+  do {                                                                   \
+    if (auto try_ = (expr); !try_) {                                     \
       return tl::unexpected<::jemtrace::Error>(std::move(try_).error()); \
-    }                                                              \
+    }                                                                    \
   } while (0)
 
-#define ASSIGN_OR_RETURN_(tmp, decl, expr)                       \
-  auto tmp = (expr);                                             \
-  if (!tmp) {                                                    \
+#define ASSIGN_OR_RETURN_(tmp, decl, expr)                            \
+  auto tmp = (expr);                                                  \
+  if (!tmp) {                                                         \
     return tl::unexpected<::jemtrace::Error>(std::move(tmp).error()); \
-  }                                                              \
+  }                                                                   \
   decl = std::move(*tmp)
 /// `ASSIGN_OR_RETURN(auto x, f());`: x is f()'s value, or the calling function returns f()'s error.
 #define ASSIGN_OR_RETURN(decl, expr) ASSIGN_OR_RETURN_(JT_CONCAT(result_, __LINE__), decl, expr)

@@ -104,7 +104,8 @@ std::string human_ns(uint64_t ns) {
     value /= 1000;
     ++unit;
   }
-  return value < 9.95 ? fmt::format("{:.1f} {}", value, units[unit]) : fmt::format("{:.0f} {}", value, units[unit]);
+  return value < 9.95 ? fmt::format("{:.1f} {}", value, units[unit])
+                      : fmt::format("{:.0f} {}", value, units[unit]);
 }
 
 std::string human_count(uint64_t count) {

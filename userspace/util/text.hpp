@@ -9,11 +9,12 @@
 
 namespace jemtrace {
 
-/// Makes an untrusted name (comm, path, cgroup) safe to print: control characters, bytes that are no UTF-8 and the
-/// C1 range become \xNN, so that no terminal escape passes through.
+/// Makes an untrusted name (comm, path, cgroup) safe to print: control characters, bytes that are no UTF-8
+/// and the C1 range become \xNN, so that no terminal escape passes through.
 std::string escape(std::string_view untrusted);
 
-/// "812 MB", "1.16 GB", "4.0 kB": three significant digits, powers of 1024 under the short names that ps and top use.
+/// "812 MB", "1.16 GB", "4.0 kB": three significant digits, powers of 1024 under the short names that ps and
+/// top use.
 std::string human_bytes(uint64_t bytes);
 /// With a sign: "-96 MB", "+1.2 GB", "0".
 std::string human_bytes_delta(int64_t bytes);

@@ -1,0 +1,73 @@
+#include "cli/options.hpp"
+
+#include <gtest/gtest.h>
+
+namespace jemtrace::cli {
+namespace {
+
+Parsed parse_line(std::vector<const char*> args) {
+  args.insert(args.begin(), "jemtrace");
+  return parse(static_cast<int>(args.size()), args.data());
+}
+
+TEST(ParseOptions, without_any_traces_everything) {
+  const auto parsed = parse_line({});
+  ASSERT_TRUE(parsed.options);
+  EXPECT_EQ(parsed.options->verb, Verb::trace);
+  EXPECT_TRUE(parsed.options->selection.everything());
+}
+
+TEST(ParseOptions, takes_lists_and_repeated_pids) {
+  const auto parsed = parse_line({"-p", "1,2", "-p", "3", "-d", "30s", "-i", "500ms"});
+  ASSERT_TRUE(parsed.options);
+  EXPECT_EQ(parsed.options->selection.pids, (std::vector<pid_t>{1, 2, 3}));
+  EXPECT_TRUE(parsed.options->selection.only_pids());
+  EXPECT_EQ(parsed.options->duration, std::chrono::seconds(30));
+  EXPECT_EQ(parsed.options->interval, std::chrono::milliseconds(500));
+}
+
+TEST(ParseOptions, leaves_the_command_behind_the_dashes_alone) {
+  const auto parsed = parse_line({"-f", "json", "--", "prog", "-p", "x", "--", "--help"});
+  ASSERT_TRUE(parsed.options);
+  EXPECT_EQ(parsed.options->format, Format::json);
+  EXPECT_EQ(parsed.options->command, (std::vector<std::string>{"prog", "-p", "x", "--", "--help"}));
+}
+
+TEST(ParseOptions, gives_selection_to_list) {
+  const auto parsed = parse_line({"list", "-n", "redis*", "--cgroup", "/sys/fs/cgroup/web"});
+  ASSERT_TRUE(parsed.options);
+  EXPECT_EQ(parsed.options->verb, Verb::list);
+  EXPECT_EQ(parsed.options->selection.name_globs, (std::vector<std::string>{"redis*"}));
+  EXPECT_EQ(parsed.options->selection.cgroups, (std::vector<std::string>{"/web"}));
+}
+
+TEST(ParseOptions, refuses_what_makes_no_sense) {
+  for (const auto& args : std::vector<std::vector<const char*>>{{"-p", "x"},
+                                                                {"-p", "0"},
+                                                                {"-d", "10"},
+                                                                {"--no-such"},
+                                                                {"-f", "xml"},
+                                                                {"--user", "no-such-user-here"},
+                                                                {"-p", "1", "--", "prog"},
+                                                                {"list", "--", "prog"},
+                                                                {"--"},
+                                                                {"image"},
+                                                                {"bogus"}}) {
+    const auto parsed = parse_line(args);
+    EXPECT_FALSE(parsed.options) << args[0];
+    EXPECT_EQ(parsed.exit_status, 2) << args[0];
+    EXPECT_EQ(parsed.text.rfind("jemtrace: ", 0), 0U) << parsed.text;
+  }
+}
+
+TEST(ParseOptions, help_and_version_are_no_errors) {
+  for (const char* flag : {"--help", "--version"}) {
+    const auto parsed = parse_line({flag});
+    EXPECT_FALSE(parsed.options);
+    EXPECT_EQ(parsed.exit_status, 0);
+    EXPECT_FALSE(parsed.text.empty());
+  }
+}
+
+}  // namespace
+}  // namespace jemtrace::cli
