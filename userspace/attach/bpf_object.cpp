@@ -184,8 +184,8 @@ Result<std::unique_ptr<BpfObject>> BpfObject::load(const LoadOptions& options) {
   libbpf_set_print(keep_log);
   const bool multi = has_uprobe_multi();
   // Best first; each step gives up what an older kernel may lack.
-  const std::array<Features, 3> attempts = {Features{true, true, multi}, Features{true, false, multi},
-                                            Features{false, false, multi}};
+  const std::array<Features, 4> attempts = {Features{true, true, multi}, Features{false, true, multi},
+                                            Features{true, false, multi}, Features{false, false, multi}};
   Result<Skeleton> skeleton = fail(Errc::unsupported, "not tried");
   Features features;
   for (const Features& attempt : attempts) {

@@ -53,6 +53,7 @@ struct TargetInfo {
   std::string comm, exe, cgroup;  // untrusted
   std::vector<ImageInfo> images;
   std::map<std::string, Setting> conf;  // by jemalloc's option names; absent: unknown
+  std::string conf_unknown_because;     // a clause, when `conf` is empty
 };
 
 /// A value and how it was got.

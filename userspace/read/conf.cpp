@@ -23,8 +23,8 @@ std::pair<int, int> major_minor(std::string_view version) {
 
 /// Defaults on 64-bit Linux, from jemalloc's include/jemalloc/internal/arena_types.h and src/jemalloc.c at
 /// each tag.
-Conf defaults(const std::string& version) {
-  Conf conf;
+std::map<std::string, Setting> defaults(const std::string& version) {
+  std::map<std::string, Setting> conf;
   const auto [major, minor] = major_minor(version);
   if (major != 5) {
     return conf;
@@ -43,7 +43,7 @@ Conf defaults(const std::string& version) {
   return conf;
 }
 
-void apply(Conf& conf, std::string_view text, const std::string& source) {
+void apply(std::map<std::string, Setting>& conf, std::string_view text, const std::string& source) {
   for (auto& [key, value] : parse_conf(text)) {
     conf[key] = {value, source};
   }
@@ -77,17 +77,30 @@ std::string_view find_variable(std::string_view environ, std::string_view name) 
   return {};
 }
 
+bool is_intact(std::string_view environ) {
+  return environ.empty() || environ.substr(0, environ.find('\0')).find('=') != std::string_view::npos;
+}
+
 Conf read_conf(const ProcRoot& proc, pid_t pid, const std::string& version, const std::string& variable,
                const std::string& prefix) {
-  Conf conf = defaults(version);
+  const auto environ = proc.read(pid, "environ", environ_limit);
+  if (!environ) {
+    return {.settings = {}, .unknown_because = "its environment cannot be read"};
+  }
+  // What the environment said is gone, and with it what overrides what: a default might be printed that is none.
+  if (!is_intact(*environ)) {
+    return {.settings = {}, .unknown_because = "it has overwritten its environment"};
+  }
+  Conf conf{.settings = defaults(version), .unknown_because = {}};
+  if (conf.settings.empty()) {
+    conf.unknown_because = "its version of jemalloc is not known";
+  }
   const std::string symlink = "etc/" + prefix + "malloc.conf";
   // jemalloc reads the *name* that the link points to; nothing is opened.
   if (const auto link = proc.link(pid, "root/" + symlink)) {
-    apply(conf, *link, "/" + symlink);
+    apply(conf.settings, *link, "/" + symlink);
   }
-  if (const auto environ = proc.read(pid, "environ", environ_limit)) {
-    apply(conf, find_variable(*environ, variable), variable + " in its environment");
-  }
+  apply(conf.settings, find_variable(*environ, variable), variable + " in its environment");
   return conf;
 }
 

@@ -15,13 +15,19 @@ struct Setting {
   std::string value;   // untrusted
   std::string source;  // where it comes from, for people
 };
-using Conf = std::map<std::string, Setting>;
+struct Conf {
+  std::map<std::string, Setting> settings;  // empty when unknown
+  std::string unknown_because;              // a clause: "it has overwritten its environment"
+};
 
 /// "key:value,key:value" as in MALLOC_CONF; later ones win. Malformed pairs are left out, as jemalloc does.
 std::map<std::string, std::string> parse_conf(std::string_view text);
 
 /// The value of `name` in the NUL-separated text of /proc/PID/environ; empty when absent.
 std::string_view find_variable(std::string_view environ, std::string_view name);
+
+/// False when the process has written over its environment, as programs do that change their title (redis-server).
+bool is_intact(std::string_view environ);
 
 /// What the process was started with: defaults of its version, then the name of /etc/<prefix>malloc.conf's
 /// target, then its environment (jemalloc's own order). Options set later through mallctl are not seen here.

@@ -107,7 +107,8 @@ Json target_line(const ledger::TargetInfo& target) {
           {"exe", text_or_null(target.exe)},
           {"cgroup", text_or_null(target.cgroup)},
           {"images", images},
-          {"conf", conf_object(target.conf)}};
+          {"conf", conf_object(target.conf)},
+          {"conf_unknown_because", text_or_null(target.conf_unknown_because)}};
 }
 
 Json list_line(const ListRow& row) {

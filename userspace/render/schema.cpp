@@ -201,7 +201,8 @@ Json target_line() {
                         {"exe", or_null(string())},
                         {"cgroup", or_null(string())},
                         {"images", array_of(object(image_properties(object(role_properties()))))},
-                        {"conf", conf()}});
+                        {"conf", conf()},
+                        {"conf_unknown_because", or_null(string())}});
   schema["properties"]["rss_bytes"] = described(or_null(whole()), "by `list` only");
   schema["properties"]["lazyfree_bytes"] = described(or_null(whole()), "by `list` only");
   return schema;

@@ -80,7 +80,8 @@ std::string settings_line(const ledger::TargetInfo& target) {
     source = found->second.source;
   }
   if (line.empty()) {
-    return "settings unknown";
+    return target.conf_unknown_because.empty() ? "settings unknown"
+                                               : "settings unknown: " + target.conf_unknown_because;
   }
   return source.empty() ? line : fmt::format("{} ({})", line, escape(source));
 }

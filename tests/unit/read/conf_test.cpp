@@ -35,7 +35,7 @@ class ReadConf : public ::testing::Test {
 TEST_F(ReadConf, environment_overrides_the_link_and_that_the_defaults) {
   std::filesystem::create_symlink("dirty_decay_ms:1,retain:false", root_ + "/5/root/etc/malloc.conf");
   std::ofstream(root_ + "/5/environ") << std::string("A=b\0MALLOC_CONF=dirty_decay_ms:2\0", 33);
-  const Conf conf = read_conf(ProcRoot(root_), 5, "5.3.0-0-g54eaed1d", "MALLOC_CONF", "");
+  const auto conf = read_conf(ProcRoot(root_), 5, "5.3.0-0-g54eaed1d", "MALLOC_CONF", "").settings;
   EXPECT_EQ(conf.at("dirty_decay_ms").value, "2");
   EXPECT_EQ(conf.at("dirty_decay_ms").source, "MALLOC_CONF in its environment");
   EXPECT_EQ(conf.at("retain").value, "false");
@@ -45,12 +45,25 @@ TEST_F(ReadConf, environment_overrides_the_link_and_that_the_defaults) {
 }
 
 TEST_F(ReadConf, muzzy_decay_was_ten_seconds_before_5_2) {
-  EXPECT_EQ(read_conf(ProcRoot(root_), 5, "5.1.0-0-g0", "MALLOC_CONF", "").at("muzzy_decay_ms").value,
-            "10000");
+  std::ofstream(root_ + "/5/environ") << "A=b";
+  const auto conf = read_conf(ProcRoot(root_), 5, "5.1.0-0-g0", "MALLOC_CONF", "").settings;
+  EXPECT_EQ(conf.at("muzzy_decay_ms").value, "10000");
 }
 
 TEST_F(ReadConf, an_unknown_version_has_no_defaults) {
-  EXPECT_TRUE(read_conf(ProcRoot(root_), 5, "", "MALLOC_CONF", "").empty());
+  std::ofstream(root_ + "/5/environ") << "A=b";
+  EXPECT_TRUE(read_conf(ProcRoot(root_), 5, "", "MALLOC_CONF", "").settings.empty());
+}
+
+TEST_F(ReadConf, an_overwritten_environment_makes_all_settings_unknown) {
+  std::ofstream(root_ + "/5/environ") << std::string(64, '\0');  // redis-server, after it has set its title
+  const Conf conf = read_conf(ProcRoot(root_), 5, "5.3.0-0-g54eaed1d", "MALLOC_CONF", "");
+  EXPECT_TRUE(conf.settings.empty());
+  EXPECT_EQ(conf.unknown_because, "it has overwritten its environment");
+}
+
+TEST_F(ReadConf, an_unreadable_environment_makes_all_settings_unknown) {
+  EXPECT_FALSE(read_conf(ProcRoot(root_), 6, "5.3.0-0-g54eaed1d", "MALLOC_CONF", "").unknown_because.empty());
 }
 
 }  // namespace

@@ -116,7 +116,7 @@ TEST(Ndjson, header_has_the_keys_of_the_contract_in_order) {
 TEST(Ndjson, transition_has_the_keys_of_the_contract_in_order) {
   const Json line = line_of([](Output& out) { out.transition(samples::transition_event()); });
   EXPECT_EQ(keys(line), (std::vector<std::string>{"type", "ts_ns", "pid", "tid", "comm", "payer", "arena",
-                                                  "from", "to", "addr", "bytes", "latency_ns", "syscall",
+                                                  "from", "from_method", "to", "addr", "bytes", "latency_ns", "syscall",
                                                   "cause", "rss_delta_bytes", "errno", "advice", "purpose"}));
   EXPECT_EQ(
       line.dump(),
@@ -128,7 +128,7 @@ TEST(Ndjson, transition_has_the_keys_of_the_contract_in_order) {
 
 TEST(Ndjson, unknown_is_null_and_a_failure_has_its_errno) {
   const Json line = line_of([](Output& out) { out.transition(samples::unknown_event()); });
-  for (const char* key : {"arena", "from", "to", "cause", "rss_delta_bytes", "advice"}) {
+  for (const char* key : {"arena", "from", "from_method", "to", "cause", "rss_delta_bytes", "advice"}) {
     EXPECT_TRUE(line[key].is_null()) << key;
   }
   EXPECT_EQ(line["errno"], 22);
