@@ -9,6 +9,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdio>
 #include <cstring>
@@ -88,6 +89,7 @@ Result<Skeleton> try_load(const LoadOptions& options, const Features& features) 
   bpf_map__set_autocreate(features.task_storage ? maps.threads_by_tid : maps.threads, false);
   bpf_map__set_max_entries(maps.targets, options.max_targets);
   bpf_map__set_max_entries(maps.counters, options.max_targets);
+  bpf_map__set_max_entries(maps.hists, std::min(8192U, options.max_targets * 8));
   bpf_map__set_max_entries(maps.events, options.events == Events::none ? 4096 : options.event_ring_bytes);
   if (features.uprobe_multi) {
     bpf_program__set_expected_attach_type(skeleton->progs.decay_probe,

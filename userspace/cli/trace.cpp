@@ -7,6 +7,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <map>
@@ -89,15 +90,23 @@ struct OpenSweep {
   uint64_t born_ns = 0;
 };
 
+/// Whether any page went back to the kernel.
+bool gave_back(const ledger::Totals& totals) {
+  return std::any_of(totals.transitions.begin(), totals.transitions.end(),
+                     [](const auto& transition) { return transition.total().count() > 0; });
+}
+
 class Trace {
  public:
-  Trace(const Options& options, Results& results) : options_(options), results_(results) {}
+  Trace(const Options& options, Results& results, bool only_busy)
+      : options_(options), results_(results), only_busy_(only_busy) {}
 
   Result<int> run();
 
  private:
   Status start();
   Status loop(Signals& signals);
+  void wait_for_command();
   [[nodiscard]] bool over(uint64_t now) const;
   void print_intervals(uint64_t now);
   void print_call(const Target& target, const jt_call_event& event);
@@ -108,6 +117,7 @@ class Trace {
 
   const Options& options_;
   Results& results_;
+  bool only_busy_;  // text for many targets: those that do nothing get no lines
   std::unique_ptr<Tracer> tracer_;
   std::optional<Launch> launch_;
   std::optional<int> launch_status_;
@@ -117,6 +127,7 @@ class Trace {
   std::map<uint32_t, OpenSweep> sweeps_;                 // by tid
   std::map<uint64_t, ledger::Ranges> ranges_;            // by born_ns; with --events
   size_t targets_seen_ = 0;
+  size_t idle_targets_ = 0;
   bool incomplete_ = false;
 };
 
@@ -193,7 +204,9 @@ void Trace::print_intervals(uint64_t now) {
                               .sample = target->last_sample};
     interval.delta = totals.since(before);
     before = std::move(totals);
-    results_.out().interval(interval);
+    if (!only_busy_ || gave_back(interval.delta)) {
+      results_.out().interval(interval);
+    }
   }
   last_interval_ns_ = now;
 }
@@ -209,6 +222,10 @@ void Trace::print_summary(const Target& target) {
   }
   summary.decommit = overcommit_is_never();
   incomplete_ |= !summary.exact;
+  if (only_busy_ && !gave_back(summary.totals)) {
+    ++idle_targets_;
+    return;
+  }
   results_.out().summary(summary);
 }
 
@@ -280,6 +297,7 @@ Status Trace::loop(Signals& signals) {
     ::poll(fds.data(), fds.size(), timeout_ms);
     TRY(tracer_->poll(0));
     if (signals.take()) {
+      wait_for_command();
       return {};
     }
     if (collect::monotonic_ns() >= last_interval_ns_ + interval_ns) {
@@ -288,6 +306,17 @@ Status Trace::loop(Signals& signals) {
     if (launch_) {
       launch_status_ = launch_->exit_status();
     }
+  }
+}
+
+/// Ctrl-C reaches the command, too: what it does on its way out belongs into the summary. One that stays is
+/// left alone.
+void Trace::wait_for_command() {
+  constexpr int patience_ms = 1000;
+  if (launch_ && !launch_status_) {
+    pollfd ended{.fd = launch_->pidfd(), .events = POLLIN, .revents = 0};
+    ::poll(&ended, 1, patience_ms);
+    launch_status_ = launch_->exit_status();
   }
 }
 
@@ -340,7 +369,7 @@ Result<int> trace(const Options& options) {
   const bool several =
       options.command.empty() && !(options.selection.only_pids() && options.selection.pids.size() == 1);
   ASSIGN_OR_RETURN(const std::unique_ptr<Results> results, Results::open(options, several));
-  return Trace(options, *results).run();
+  return Trace(options, *results, several && options.format == Format::text).run();
 }
 
 }  // namespace jemtrace::cli

@@ -41,8 +41,8 @@ ledger::TargetInfo describe(const ProcRoot& proc, const Target& target) {
   }
   if (!target.images.empty()) {
     const locate::Image& image = target.images.front()->image;
-    const read::Conf conf = read::read_conf(proc, target.process.pid, image.version.text, image.conf_variable(),
-                                            image.symbol_prefix);
+    const read::Conf conf = read::read_conf(proc, target.process.pid, image.version.text,
+                                            image.conf_variable(), image.symbol_prefix);
     for (const auto& [key, setting] : conf.settings) {
       info.conf[key] = {setting.value, setting.source};
     }

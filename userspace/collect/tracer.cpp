@@ -39,6 +39,9 @@ attach::LoadOptions load_options(const TracerOptions& options) {
   load.register_all = !options.launch && !options.selection.only_pids();
   load.events = options.every_event ? attach::Events::all : attach::Events::none;
   load.event_ring_bytes = 16 << 20;
+  if (!load.register_all) {
+    load.max_targets = options.launch ? 1024 : 256;  // maps are preallocated: kernel memory for what can come
+  }
   return load;
 }
 

@@ -87,7 +87,8 @@ Conf read_conf(const ProcRoot& proc, pid_t pid, const std::string& version, cons
   if (!environ) {
     return {.settings = {}, .unknown_because = "its environment cannot be read"};
   }
-  // What the environment said is gone, and with it what overrides what: a default might be printed that is none.
+  // What the environment said is gone, and with it what overrides what: a default might be printed that is
+  // none.
   if (!is_intact(*environ)) {
     return {.settings = {}, .unknown_because = "it has overwritten its environment"};
   }

@@ -26,7 +26,8 @@ std::map<std::string, std::string> parse_conf(std::string_view text);
 /// The value of `name` in the NUL-separated text of /proc/PID/environ; empty when absent.
 std::string_view find_variable(std::string_view environ, std::string_view name);
 
-/// False when the process has written over its environment, as programs do that change their title (redis-server).
+/// False when the process has written over its environment, as programs do that change their title
+/// (redis-server).
 bool is_intact(std::string_view environ);
 
 /// What the process was started with: defaults of its version, then the name of /etc/<prefix>malloc.conf's

@@ -115,13 +115,14 @@ TEST(Ndjson, header_has_the_keys_of_the_contract_in_order) {
 
 TEST(Ndjson, transition_has_the_keys_of_the_contract_in_order) {
   const Json line = line_of([](Output& out) { out.transition(samples::transition_event()); });
-  EXPECT_EQ(keys(line), (std::vector<std::string>{"type", "ts_ns", "pid", "tid", "comm", "payer", "arena",
-                                                  "from", "from_method", "to", "addr", "bytes", "latency_ns", "syscall",
-                                                  "cause", "rss_delta_bytes", "errno", "advice", "purpose"}));
+  EXPECT_EQ(keys(line),
+            (std::vector<std::string>{"type", "ts_ns", "pid", "tid", "comm", "payer", "arena", "from",
+                                      "from_method", "to", "addr", "bytes", "latency_ns", "syscall", "cause",
+                                      "rss_delta_bytes", "errno", "advice", "purpose"}));
   EXPECT_EQ(
       line.dump(),
       R"({"type":"transition","ts_ns":101005000000,"pid":4242,"tid":4250,"comm":"jemalloc_bg_thd",)"
-      R"("payer":"background","arena":3,"from":"dirty","to":"muzzy","addr":"0x7f0012345000","bytes":262144,)"
+      R"("payer":"background","arena":3,"from":"dirty","from_method":"probe","to":"muzzy","addr":"0x7f0012345000","bytes":262144,)"
       R"("latency_ns":6100,"syscall":"madvise","cause":"background","rss_delta_bytes":-4096,"errno":0,)"
       R"("advice":"MADV_FREE","purpose":"sweep"})");
 }
