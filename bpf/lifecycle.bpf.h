@@ -191,7 +191,7 @@ int on_exec(struct bpf_raw_tracepoint_args *ctx)
 		now.flags = old->flags;
 		keep = now.flags & (JT_TARGET_TREE | JT_TARGET_PINNED);
 	}
-	if (info && info->image != JT_NO_IMAGE) {
+	if (info && info->image != JT_NO_IMAGE && (keep || register_all)) {
 		start = BPF_CORE_READ(task, mm, start_code) - info->exe_code_vaddr + info->text_vaddr;
 		add_image(&now, info, start, info->text_len, info->text_offset);
 		keep = true;
@@ -204,7 +204,7 @@ int on_exec(struct bpf_raw_tracepoint_args *ctx)
 		tell_exec(&now.id, ended_ns);
 	if (!info)
 		ask_about(&key, keep ? &now : NULL, 0, 0, 0);
-	else if (info->image != JT_NO_IMAGE)
+	else if (now.n_images)
 		tell_image(&key, &now.id, info->image, now.images[0].start, info->text_len, info->text_offset);
 	return 0;
 }

@@ -128,7 +128,8 @@ enum jt_loss {
 	JT_LOSS_UNREAD_CACHE = 7, /* the cache behind a sweep could not be read or made no sense */
 	JT_LOSS_UNREAD_RSS = 8,
 	JT_LOSS_TARGET_FULL = 9, /* more processes or images per process than there is room for */
-	JT_LOSSES = 10,
+	JT_LOSS_MISSED_RUN = 10, /* the kernel skipped a program: bpf_prog_info.recursion_misses, since 5.12 */
+	JT_LOSSES = 11,
 };
 
 /* ---- identity ---------------------------------------------------------------------------------------------- */

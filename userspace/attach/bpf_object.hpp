@@ -90,6 +90,7 @@ class BpfObject {
 
  private:
   struct Impl;
+  [[nodiscard]] uint64_t missed_runs() const;
   explicit BpfObject(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
   Features features_;

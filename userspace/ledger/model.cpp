@@ -29,8 +29,8 @@ constexpr std::array<const char*, JT_PURPOSES> purposes = {
     "trim", "abandon", "other_advice", "thread_stack", "foreign",   "unclassified", "unproven",
 };
 constexpr std::array<const char*, JT_LOSSES> losses = {
-    "ring_events",  "lifecycle_events", "map_full",     "no_storage", "unmatched_exit",
-    "unread_stack", "unread_iovec",     "unread_cache", "unread_rss", "target_full",
+    "ring_events",  "lifecycle_events", "map_full",   "no_storage",  "unmatched_exit", "unread_stack",
+    "unread_iovec", "unread_cache",     "unread_rss", "target_full", "missed_runs",
 };
 
 }  // namespace

@@ -91,6 +91,7 @@ const char* loss_words(jt_loss loss) {
       "unread caches (source unknown)",
       "unread RSS counters",
       "processes or images beyond the limit",
+      "runs of a program that the kernel skipped",
   };
   return loss < JT_LOSSES ? words[loss] : "of an unknown kind";
 }

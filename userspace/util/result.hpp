@@ -55,6 +55,8 @@ tl::unexpected<Error> fail_errno(std::string what, int err = errno, std::string 
     }                                                                    \
   } while (0)
 
+// `decl` is a declaration: it cannot stand in parentheses.
+// NOLINTBEGIN(bugprone-macro-parentheses)
 #define ASSIGN_OR_RETURN_(tmp, decl, expr)                            \
   auto tmp = (expr);                                                  \
   if (!tmp) {                                                         \
@@ -63,3 +65,4 @@ tl::unexpected<Error> fail_errno(std::string what, int err = errno, std::string 
   decl = std::move(*tmp)
 /// `ASSIGN_OR_RETURN(auto x, f());`: x is f()'s value, or the calling function returns f()'s error.
 #define ASSIGN_OR_RETURN(decl, expr) ASSIGN_OR_RETURN_(JT_CONCAT(result_, __LINE__), decl, expr)
+// NOLINTEND(bugprone-macro-parentheses)
