@@ -129,6 +129,8 @@ static __always_inline void count_latency(const struct call *call, __u8 transiti
 		return;
 	__sync_fetch_and_add(&hist->extents, call->ranges);
 	__sync_fetch_and_add(&hist->bytes, call->len);
+	if (!call->start_ns)
+		return;
 	__sync_fetch_and_add(&hist->sum_ns, latency_ns);
 	if (bucket < JT_HIST_BUCKETS)
 		__sync_fetch_and_add(&hist->buckets[bucket], 1);

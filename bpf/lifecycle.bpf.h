@@ -319,9 +319,8 @@ int exit_call(struct trace_event_raw_sys_exit *ctx)
 	} else if (thread && thread->call.syscall != JT_SYS_NONE) {
 		end_call(thread, thread->call.syscall == JT_SYS_PROCESS_MADVISE ? ctx->ret :
 										  errno_or_zero(ctx->ret));
-		thread->call.syscall = JT_SYS_NONE;
 	} else if ((__s32)ctx->id != mmap_nr && current_target()) { /* the number is an int in a long's place */
-		count_loss(JT_LOSS_UNMATCHED_EXIT); /* few mmap calls are followed from their start: no loss */
+		recover_call((__s32)ctx->id, errno_or_zero(ctx->ret)); /* few mmap calls are followed: no loss */
 	}
 	return 0;
 }

@@ -63,38 +63,6 @@ static __always_inline void classify_call(struct jt_target *target, struct threa
 		call->purpose = JT_OTHER_ADVICE;
 }
 
-/* A memory syscall of a target begins. `ranges`: see struct call. */
-static __always_inline int begin_call(enum jt_syscall syscall, __u64 addr, __u64 len, __u8 advice, __u32 ranges)
-{
-	struct jt_target *target = current_target();
-	struct thread *thread;
-	struct call *call;
-
-	if (!target)
-		return 0;
-	thread = make_thread();
-	if (!thread)
-		return 0;
-	call = &thread->call;
-	call->syscall = syscall;
-	call->addr = addr;
-	call->len = len;
-	call->advice = advice;
-	call->ranges = ranges;
-	call->id = target->id;
-	classify_call(target, thread);
-	call->rss_pages = -1;
-	if (is_purge(call->purpose)) {
-		/* A thread gets its name once, and before it purges: looking now and then is enough. */
-		if (thread->calls % COST_SAMPLE == 0)
-			thread->payer = current_payer();
-		call->payer = thread->payer;
-		call->rss_pages = read_anon_pages();
-	}
-	call->start_ns = bpf_ktime_get_ns();
-	return 0;
-}
-
 static __always_inline void account_purge(struct jt_counters *counters, struct thread *thread, __s64 ret,
 					  __u64 latency_ns)
 {
@@ -113,7 +81,7 @@ static __always_inline void account_purge(struct jt_counters *counters, struct t
 			delta = (rss_pages - call->rss_pages) * (1 << JT_PAGE_SHIFT);
 			__sync_fetch_and_add(&counters->rss_delta_bytes, delta);
 			__sync_fetch_and_add(&counters->rss_delta_calls, 1);
-		} else {
+		} else if (call->start_ns) {
 			count_loss(JT_LOSS_UNREAD_RSS);
 		}
 	}
@@ -132,19 +100,22 @@ static __always_inline bool is_incomplete(const struct call *call, __s64 ret)
 }
 
 /* The memory syscall in flight ends. A thread has one at a time, so that all exits share this. */
-static __always_inline void end_call(struct thread *thread, __s64 ret)
+static __noinline int end_call(struct thread *thread, __s64 ret)
 {
-	__u64 now = bpf_ktime_get_ns(), latency_ns;
+	__u64 now = bpf_ktime_get_ns(), latency_ns = 0;
 	struct call *call = &thread->call;
 	struct jt_counters *counters;
 	struct jt_calls *calls;
 
-	latency_ns = now - call->start_ns;
+	if (call->start_ns)
+		latency_ns = now - call->start_ns;
 	if (is_incomplete(call, ret))
 		call->purpose = JT_OTHER_ADVICE;
 	counters = counters_of(&call->id);
 	if (!counters)
-		return;
+		return 0;
+	if (!call->start_ns)
+		__sync_fetch_and_add(&counters->untimed_calls, 1);
 	calls = &counters->by_purpose[within(call->purpose, JT_PURPOSE_SLOTS)];
 	__sync_fetch_and_add(&counters->syscalls, 1);
 	__sync_fetch_and_add(&calls->calls, 1);
@@ -160,6 +131,45 @@ static __always_inline void end_call(struct thread *thread, __s64 ret)
 		__sync_fetch_and_add(&counters->bpf_samples, 1);
 		__sync_fetch_and_add(&counters->bpf_sampled_ns, bpf_ktime_get_ns() - now);
 	}
+	call->syscall = JT_SYS_NONE;
+	return 0;
+}
+
+/* A memory syscall of a target begins. `ranges`: see struct call. */
+static __always_inline int begin_call(enum jt_syscall syscall, __u64 addr, __u64 len, __u8 advice, __u32 ranges)
+{
+	struct jt_target *target = current_target();
+	struct thread *thread;
+	struct call *call;
+
+	if (!target)
+		return 0;
+	thread = make_thread();
+	if (!thread)
+		return 0;
+	call = &thread->call;
+	/* Its exit was skipped: the pages are gone all the same, how long it took is not known. */
+	if (call->syscall != JT_SYS_NONE) {
+		call->start_ns = 0;
+		end_call(thread, call->syscall == JT_SYS_PROCESS_MADVISE ? (__s64)call->len : 0);
+	}
+	call->syscall = syscall;
+	call->addr = addr;
+	call->len = len;
+	call->advice = advice;
+	call->ranges = ranges;
+	call->id = target->id;
+	classify_call(target, thread);
+	call->rss_pages = -1;
+	if (is_purge(call->purpose)) {
+		/* A thread gets its name once, and before it purges: looking now and then is enough. */
+		if (thread->calls % COST_SAMPLE == 0)
+			thread->payer = current_payer();
+		call->payer = thread->payer;
+		call->rss_pages = read_anon_pages();
+	}
+	call->start_ns = bpf_ktime_get_ns();
+	return 0;
 }
 
 SEC("tracepoint/syscalls/sys_enter_madvise")
@@ -205,4 +215,29 @@ int enter_process_madvise(struct trace_event_raw_sys_enter *ctx)
 	if (count > JT_MAX_IOVEC)
 		count_loss(JT_LOSS_UNREAD_IOVEC);
 	return begin_call(JT_SYS_PROCESS_MADVISE, first, bytes, (__u8)ctx->args[3], count);
+}
+
+/*
+ * The exit of a call whose enter was skipped (Linux 7.x skips a program while another thread was preempted in it), or
+ * came before tracing: arguments and stack are still what they were, so all but its duration is known.
+ */
+static __always_inline void recover_call(__s64 syscall_nr, __s64 ret)
+{
+	struct pt_regs *regs;
+	struct thread *thread;
+
+	if (!bpf_core_enum_value_exists(enum bpf_func_id___jt, BPF_FUNC_task_pt_regs___jt))
+		return;
+	regs = (struct pt_regs *)bpf_task_pt_regs(bpf_get_current_task_btf());
+	if (syscall_nr == madvise_nr)
+		begin_call(JT_SYS_MADVISE, PT_REGS_PARM1(regs), PT_REGS_PARM2(regs), (__u8)PT_REGS_PARM3(regs), 1);
+	else if (syscall_nr == munmap_nr)
+		begin_call(JT_SYS_MUNMAP, PT_REGS_PARM1(regs), PT_REGS_PARM2(regs), 0, 1);
+	thread = find_thread();
+	if (!thread || thread->call.syscall == JT_SYS_NONE) {
+		count_loss(JT_LOSS_UNMATCHED_EXIT);
+		return;
+	}
+	thread->call.start_ns = 0;
+	end_call(thread, ret);
 }

@@ -242,6 +242,7 @@ struct jt_counters {
 	uint64_t bpf_sampled_ns;
 	uint64_t probe_hits;
 	uint64_t syscalls; /* memory syscalls seen */
+	uint64_t untimed_calls; /* of `syscalls`: only their enter or only their exit was seen */
 };
 
 /* `hists`: one transition of one target, by payer. */

@@ -83,6 +83,8 @@ Result<Skeleton> try_load(const LoadOptions& options, const Features& features) 
   knobs.event_mode = static_cast<uint32_t>(options.events);
   knobs.slow_ns = options.slow_ns;
   knobs.mmap_nr = SYS_mmap;
+  knobs.munmap_nr = SYS_munmap;
+  knobs.madvise_nr = SYS_madvise;
   for (unsigned i = 0; i < JT_HIST_FINITE; ++i) {
     knobs.hist_bounds[i] = ledger::Histogram::upper_bound_ns(i);
   }

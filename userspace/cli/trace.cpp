@@ -93,7 +93,7 @@ struct OpenSweep {
 /// Whether any page went back to the kernel.
 bool gave_back(const ledger::Totals& totals) {
   return std::any_of(totals.transitions.begin(), totals.transitions.end(),
-                     [](const auto& transition) { return transition.total().count() > 0; });
+                     [](const auto& transition) { return transition.total().extents() > 0; });
 }
 
 class Trace {
@@ -194,7 +194,7 @@ void Trace::print_call(const Target& target, const jt_call_event& event) {
 
 void Trace::print_intervals(uint64_t now) {
   for (Target* target : tracer_->live()) {
-    ledger::Totals totals = tracer_->totals(*target);
+    const ledger::Totals totals = tracer_->totals(*target);
     tracer_->sample(*target, totals);
     ledger::Totals& before = at_last_interval_[target->id.born_ns];
     ledger::Interval interval{.pid = target->process.pid,
@@ -203,7 +203,7 @@ void Trace::print_intervals(uint64_t now) {
                               .window_ns = now - std::max(last_interval_ns_, target->began_ns),
                               .sample = target->last_sample};
     interval.delta = totals.since(before);
-    before = std::move(totals);
+    before = totals;
     if (!only_busy_ || gave_back(interval.delta)) {
       results_.out().interval(interval);
     }

@@ -31,6 +31,7 @@ namespace {
   ::sigprocmask(SIG_SETMASK, &none, nullptr);
   ::signal(SIGPIPE, SIG_DFL);
   std::vector<char*> argv;
+  argv.reserve(command.size() + 1);
   for (const std::string& arg : command) {
     argv.push_back(const_cast<char*>(arg.c_str()));
   }

@@ -342,6 +342,7 @@ void Tracer::end(uint64_t born_ns) {
   targets_.erase(it);
   finish(*target);
   target->ended = true;
+  untimed_of_ended_ += target->final_totals.counters.untimed_calls;
   bpf_->forget(target->id);
   if (listener_.on_end) {
     listener_.on_end(*target);
@@ -467,6 +468,12 @@ ledger::Losses Tracer::losses() const {
   for (size_t kind = 0; kind < losses.size(); ++kind) {
     losses[kind] = bpf_->loss(static_cast<jt_loss>(kind));
   }
+  // A call of which one end was skipped is counted by its other end: no loss.
+  uint64_t recovered = untimed_of_ended_;
+  for (const auto& [born, target] : targets_) {
+    recovered += totals(*target).counters.untimed_calls;
+  }
+  losses[JT_LOSS_MISSED_RUN] -= std::min(recovered, losses[JT_LOSS_MISSED_RUN]);
   return losses;
 }
 
@@ -496,6 +503,10 @@ ledger::Summary Tracer::summary(const Target& target) const {
   summary.cost.probe_hits = counters.probe_hits;
   summary.cost.sampling_ns = static_cast<uint64_t>(target.sampler.cost().count());
   summary.caveats = target.caveats;
+  if (counters.untimed_calls > 0) {
+    summary.caveats.push_back(fmt::format(
+        "{} calls are counted but not timed: the kernel skipped one end of them", counters.untimed_calls));
+  }
   summary.caveats.insert(summary.caveats.end(), notes_.begin(), notes_.end());
   return summary;
 }

@@ -94,6 +94,7 @@ class Tracer {
   std::map<uint64_t, std::unique_ptr<Target>> targets_;  // live ones, by born_ns
   std::vector<std::unique_ptr<Target>> ended_;           // until handed on
   uint64_t lifecycle_losses_ = 0;
+  uint64_t untimed_of_ended_ = 0;
   bool stopped_ = false;
   Timings timings_;
   std::vector<std::string> notes_;

@@ -29,6 +29,7 @@ jt_counters difference(const jt_counters& now, const jt_counters& earlier) {
   out.bpf_sampled_ns -= earlier.bpf_sampled_ns;
   out.probe_hits -= earlier.probe_hits;
   out.syscalls -= earlier.syscalls;
+  out.untimed_calls -= earlier.untimed_calls;
   return out;
 }
 

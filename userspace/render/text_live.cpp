@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <array>
+#include <cmath>
 #include <ctime>
 
 #include "render/text_parts.hpp"
@@ -36,7 +37,7 @@ double per_second(uint64_t amount, uint64_t window_ns) {
 std::string rate(uint64_t amount, uint64_t window_ns) {
   const double value = per_second(amount, window_ns);
   return value > 0 && value < 9.95 ? fmt::format("{:.1f}", value)
-                                   : human_count(static_cast<uint64_t>(value + 0.5));
+                                   : human_count(static_cast<uint64_t>(std::llround(value)));
 }
 
 std::vector<Column> live_columns(bool several_targets, bool with_states) {
