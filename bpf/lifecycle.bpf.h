@@ -64,8 +64,8 @@ static __always_inline struct jt_file_info *known_file(const struct jt_file *key
 	return info && info->size == size ? info : NULL;
 }
 
-static __always_inline bool add_image(struct jt_target *target, const struct jt_file_info *info, __u64 start,
-				      __u64 len, __u64 file_offset)
+static __always_inline bool add_image(struct jt_target *target, const struct jt_file_info *info, __u64 start, __u64 len,
+				      __u64 file_offset)
 {
 	__u32 n = target->n_images;
 	struct jt_target_image *image;
@@ -89,34 +89,27 @@ static __always_inline bool hold(const struct jt_target *target)
 	return target && (target->flags & JT_TARGET_HOLD) && bpf_send_signal(SIGSTOP) == 0;
 }
 
-static __always_inline void ask_about(const struct jt_file *key, const struct jt_target *target, __u64 addr, __u64 len,
-				      __u64 file_offset)
+/* Where a file was mapped. */
+struct mapping {
+	__u64 addr, len, file_offset;
+};
+
+/* `image`: JT_NO_IMAGE asks user space to look at the file. */
+static __always_inline void tell_file(const struct jt_file *key, const struct jt_target *target, __u32 image,
+				      const struct mapping *at)
 {
 	struct jt_target_id none = {.tgid = bpf_get_current_pid_tgid() >> 32};
-	struct jt_lifecycle_event *event = begin_event(JT_EV_NEW_FILE, target ? &target->id : &none);
+	struct jt_lifecycle_event *event;
 
+	event = begin_event(image == JT_NO_IMAGE ? JT_EV_NEW_FILE : JT_EV_NEW_IMAGE, target ? &target->id : &none);
 	if (!event)
 		return;
 	event->file = *key;
-	event->addr = addr;
-	event->len = len;
-	event->file_offset = file_offset;
-	event->held = hold(target);
-	bpf_ringbuf_submit(event, 0);
-}
-
-static __always_inline void tell_image(const struct jt_file *key, const struct jt_target_id *id, __u32 image,
-				       __u64 addr, __u64 len, __u64 file_offset)
-{
-	struct jt_lifecycle_event *event = begin_event(JT_EV_NEW_IMAGE, id);
-
-	if (!event)
-		return;
-	event->file = *key;
-	event->addr = addr;
-	event->len = len;
-	event->file_offset = file_offset;
+	event->addr = at->addr;
+	event->len = at->len;
+	event->file_offset = at->file_offset;
 	event->image = image;
+	event->held = image == JT_NO_IMAGE && hold(target);
 	bpf_ringbuf_submit(event, 0);
 }
 
@@ -177,6 +170,7 @@ int on_exec(struct bpf_raw_tracepoint_args *ctx)
 	struct jt_target *old = bpf_map_lookup_elem(&targets, &tgid), now = {};
 	struct jt_file_info *info;
 	struct jt_file key = {};
+	struct mapping at = {};
 	__u64 size, start, ended_ns = 0;
 	bool keep = false;
 
@@ -202,10 +196,14 @@ int on_exec(struct bpf_raw_tracepoint_args *ctx)
 		bpf_map_delete_elem(&targets, &tgid);
 	if (old)
 		tell_exec(&now.id, ended_ns);
-	if (!info)
-		ask_about(&key, keep ? &now : NULL, 0, 0, 0);
-	else if (now.n_images)
-		tell_image(&key, &now.id, info->image, now.images[0].start, info->text_len, info->text_offset);
+	if (!info) {
+		tell_file(&key, keep ? &now : NULL, JT_NO_IMAGE, &at);
+	} else if (now.n_images) {
+		at.addr = now.images[0].start;
+		at.len = info->text_len;
+		at.file_offset = info->text_offset;
+		tell_file(&key, &now, info->image, &at);
+	}
 	return 0;
 }
 
@@ -234,27 +232,28 @@ int on_exit(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
-/* ---- mmap: decommit (vm.overcommit_memory=2), and executable files ------------------------------------------- */
+/* ---- mmap: decommit and executable files -------------------------------------------------------------------- */
 
-SEC("tracepoint/syscalls/sys_enter_mmap")
-int enter_mmap(struct trace_event_raw_sys_enter *ctx)
+/* jemalloc's way with vm.overcommit_memory=2: mapped over. */
+static __always_inline bool is_decommit(const __u64 arg[6])
 {
-	__u64 prot = ctx->args[2], flags = ctx->args[3];
-	struct thread *thread;
+	return arg[2] == PROT_NONE && (arg[3] & MAP_FIXED) && (arg[3] & MAP_ANONYMOUS);
+}
 
-	if (prot == PROT_NONE && (flags & MAP_FIXED) && (flags & MAP_ANONYMOUS))
-		return begin_call(JT_SYS_MMAP, ctx->args[0], ctx->args[1], 0, 1);
-	if (!(prot & PROT_EXEC) || (flags & MAP_ANONYMOUS) || !ctx->args[1])
-		return 0;
-	if (!register_all && !current_target())
-		return 0;
-	thread = make_thread();
+static __always_inline bool is_code(const __u64 arg[6])
+{
+	return (arg[2] & PROT_EXEC) && !(arg[3] & MAP_ANONYMOUS) && arg[1];
+}
+
+static __always_inline void begin_mapping(const __u64 arg[6])
+{
+	struct thread *thread = make_thread();
+
 	if (!thread)
-		return 0;
-	thread->map_len = ctx->args[1];
-	thread->map_fd = ctx->args[4];
-	thread->map_offset = ctx->args[5];
-	return 0;
+		return;
+	thread->map_len = arg[1];
+	thread->map_fd = arg[4];
+	thread->map_offset = arg[5];
 }
 
 static __always_inline struct file *file_of(__u32 fd)
@@ -275,6 +274,7 @@ static __always_inline void mapped_file(struct thread *thread, __u64 start)
 	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
 	struct jt_target *target = bpf_map_lookup_elem(&targets, &tgid);
 	struct file *file = file_of(thread->map_fd);
+	struct mapping at = {start, thread->map_len, thread->map_offset};
 	struct jt_target fresh = {};
 	struct jt_file_info *info;
 	struct jt_file key = {};
@@ -285,7 +285,7 @@ static __always_inline void mapped_file(struct thread *thread, __u64 start)
 	size = identify_file(file, &key);
 	info = known_file(&key, size);
 	if (!info) {
-		ask_about(&key, target, start, thread->map_len, thread->map_offset);
+		tell_file(&key, target, JT_NO_IMAGE, &at);
 		return;
 	}
 	if (info->image == JT_NO_IMAGE)
@@ -297,7 +297,33 @@ static __always_inline void mapped_file(struct thread *thread, __u64 start)
 		add_image(&fresh, info, start, thread->map_len, thread->map_offset);
 		insert_target(tgid, &fresh);
 	}
-	tell_image(&key, target ? &target->id : &fresh.id, info->image, start, thread->map_len, thread->map_offset);
+	tell_file(&key, target ? target : &fresh, info->image, &at);
+}
+
+/* ---- every traced syscall: one program for all enters and one for all exits, as the verifier's time is per program */
+
+SEC("tracepoint/syscalls/sys_enter_madvise")
+int enter_call(struct trace_event_raw_sys_enter *ctx)
+{
+	__s32 nr = (__s32)ctx->id; /* an int in a long's place */
+	__u64 arg[6];
+
+	if (!register_all && !current_target())
+		return 0;
+	read_args(arg);
+	if (nr == madvise_nr)
+		begin_call(JT_SYS_MADVISE, arg[0], arg[1], arg[2], 1);
+	else if (nr == munmap_nr)
+		begin_call(JT_SYS_MUNMAP, arg[0], arg[1], 0, 1);
+	else if (nr == mmap_nr && is_decommit(arg))
+		begin_call(JT_SYS_MMAP, arg[0], arg[1], 0, 1);
+	else if (nr == mmap_nr && is_code(arg))
+		begin_mapping(arg);
+	else if (nr == process_madvise_nr)
+		begin_vector((const struct iovec *)arg[1], arg[2], arg[3]);
+	else if (nr == mremap_nr)
+		begin_call(JT_SYS_MREMAP, arg[0], arg[1], 0, 1);
+	return 0;
 }
 
 /* mmap and mremap return addresses: only the last page of them are errors. */
@@ -306,21 +332,20 @@ static __always_inline __s64 errno_or_zero(__s64 ret)
 	return ret < 0 && ret >= -MAX_ERRNO ? ret : 0;
 }
 
-/* On the exit of every traced syscall. */
 SEC("tracepoint/syscalls/sys_exit_madvise")
 int exit_call(struct trace_event_raw_sys_exit *ctx)
 {
 	struct thread *thread = find_thread();
+	__s32 nr = (__s32)ctx->id;
 
 	if (thread && thread->map_len) {
 		if (errno_or_zero(ctx->ret) == 0)
 			mapped_file(thread, ctx->ret);
 		thread->map_len = 0;
 	} else if (thread && thread->call.syscall != JT_SYS_NONE) {
-		end_call(thread, thread->call.syscall == JT_SYS_PROCESS_MADVISE ? ctx->ret :
-										  errno_or_zero(ctx->ret));
-	} else if ((__s32)ctx->id != mmap_nr && current_target()) { /* the number is an int in a long's place */
-		recover_call((__s32)ctx->id, errno_or_zero(ctx->ret)); /* few mmap calls are followed: no loss */
+		end_call(thread->call.syscall == JT_SYS_PROCESS_MADVISE ? ctx->ret : errno_or_zero(ctx->ret));
+	} else if (nr != mmap_nr && current_target()) { /* few mmap calls are followed: no loss */
+		recover_call(nr, errno_or_zero(ctx->ret));
 	}
 	return 0;
 }

@@ -14,7 +14,8 @@ const volatile bool use_task_storage = true; /* since 5.12 for tracing programs;
 const volatile bool register_all = false;    /* every process that maps a known image becomes a target */
 const volatile __u32 event_mode = EVENTS_NONE;
 const volatile __u64 slow_ns = ~0ULL;
-const volatile __s32 mmap_nr = 9, munmap_nr = 11, madvise_nr = 28; /* numbers of this architecture */
+/* System call numbers, of x86_64 unless user space says otherwise. */
+const volatile __s32 mmap_nr = 9, munmap_nr = 11, mremap_nr = 25, madvise_nr = 28, process_madvise_nr = 440;
 const volatile __u64 hist_bounds[JT_HIST_FINITE]; /* whole nanoseconds, inclusive */
 
 /* Maps are preallocated: allocating from a tracing program warns on kernels before 6.1. User space sets the sizes. */

@@ -11,8 +11,8 @@
 #include "syscalls.bpf.h"
 
 /* A copy of a register: the verifier wants each to be loaded from the context at a constant offset. */
-#define LOAD(name, value)                                                                          \
-	__u64 name = value;                                                                        \
+#define LOAD(name, value)                                                                                              \
+	__u64 name = value;                                                                                            \
 	barrier_var(name)
 
 static __always_inline __u64 argument(struct pt_regs *ctx, __u8 number)

@@ -99,14 +99,21 @@ static __always_inline bool is_incomplete(const struct call *call, __s64 ret)
 	return call->syscall == JT_SYS_PROCESS_MADVISE && (__u64)ret != call->len && is_purge(call->purpose);
 }
 
-/* The memory syscall in flight ends. A thread has one at a time, so that all exits share this. */
-static __noinline int end_call(struct thread *thread, __s64 ret)
+/*
+ * The memory syscall in flight ends. A thread has one at a time, so that all exits share this. Global, as begin_call():
+ * the verifier looks at it once and not again wherever it is called, 0.6 s of a start.
+ */
+__noinline int end_call(__s64 ret)
 {
 	__u64 now = bpf_ktime_get_ns(), latency_ns = 0;
-	struct call *call = &thread->call;
+	struct thread *thread = find_thread();
 	struct jt_counters *counters;
 	struct jt_calls *calls;
+	struct call *call;
 
+	if (!thread)
+		return 0;
+	call = &thread->call;
 	if (call->start_ns)
 		latency_ns = now - call->start_ns;
 	if (is_incomplete(call, ret))
@@ -136,7 +143,7 @@ static __noinline int end_call(struct thread *thread, __s64 ret)
 }
 
 /* A memory syscall of a target begins. `ranges`: see struct call. */
-static __always_inline int begin_call(enum jt_syscall syscall, __u64 addr, __u64 len, __u8 advice, __u32 ranges)
+__noinline int begin_call(enum jt_syscall syscall, __u64 addr, __u64 len, __u32 advice, __u32 ranges)
 {
 	struct jt_target *target = current_target();
 	struct thread *thread;
@@ -151,7 +158,7 @@ static __always_inline int begin_call(enum jt_syscall syscall, __u64 addr, __u64
 	/* Its exit was skipped: the pages are gone all the same, how long it took is not known. */
 	if (call->syscall != JT_SYS_NONE) {
 		call->start_ns = 0;
-		end_call(thread, call->syscall == JT_SYS_PROCESS_MADVISE ? (__s64)call->len : 0);
+		end_call(call->syscall == JT_SYS_PROCESS_MADVISE ? (__s64)call->len : 0);
 	}
 	call->syscall = syscall;
 	call->addr = addr;
@@ -172,35 +179,14 @@ static __always_inline int begin_call(enum jt_syscall syscall, __u64 addr, __u64
 	return 0;
 }
 
-SEC("tracepoint/syscalls/sys_enter_madvise")
-int enter_madvise(struct trace_event_raw_sys_enter *ctx)
-{
-	return begin_call(JT_SYS_MADVISE, ctx->args[0], ctx->args[1], (__u8)ctx->args[2], 1);
-}
-
-SEC("tracepoint/syscalls/sys_enter_munmap")
-int enter_munmap(struct trace_event_raw_sys_enter *ctx)
-{
-	return begin_call(JT_SYS_MUNMAP, ctx->args[0], ctx->args[1], 0, 1);
-}
-
-SEC("tracepoint/syscalls/sys_enter_mremap")
-int enter_mremap(struct trace_event_raw_sys_enter *ctx)
-{
-	return begin_call(JT_SYS_MREMAP, ctx->args[0], ctx->args[1], 0, 1);
-}
-
 /* jemalloc 5.3.1 purges up to 128 extents with one call (opt.process_madvise_max_batch). */
-SEC("tracepoint/syscalls/sys_enter_process_madvise")
-int enter_process_madvise(struct trace_event_raw_sys_enter *ctx)
+static __always_inline void begin_vector(const struct iovec *vec, __u64 count, __u32 advice)
 {
-	const struct iovec *vec = (const struct iovec *)ctx->args[1];
-	__u64 count = ctx->args[2], bytes = 0;
+	__u64 first = 0, bytes = 0, i;
 	struct iovec one = {};
-	__u64 first = 0, i;
 
 	if (!current_target())
-		return 0;
+		return;
 	for (i = 0; i < JT_MAX_IOVEC; i++) {
 		if (i >= count)
 			break;
@@ -214,7 +200,7 @@ int enter_process_madvise(struct trace_event_raw_sys_enter *ctx)
 	}
 	if (count > JT_MAX_IOVEC)
 		count_loss(JT_LOSS_UNREAD_IOVEC);
-	return begin_call(JT_SYS_PROCESS_MADVISE, first, bytes, (__u8)ctx->args[3], count);
+	begin_call(JT_SYS_PROCESS_MADVISE, first, bytes, advice, count);
 }
 
 /*
@@ -223,21 +209,19 @@ int enter_process_madvise(struct trace_event_raw_sys_enter *ctx)
  */
 static __always_inline void recover_call(__s64 syscall_nr, __s64 ret)
 {
-	struct pt_regs *regs;
 	struct thread *thread;
+	__u64 arg[6];
 
-	if (!bpf_core_enum_value_exists(enum bpf_func_id___jt, BPF_FUNC_task_pt_regs___jt))
-		return;
-	regs = (struct pt_regs *)bpf_task_pt_regs(bpf_get_current_task_btf());
+	read_args(arg);
 	if (syscall_nr == madvise_nr)
-		begin_call(JT_SYS_MADVISE, PT_REGS_PARM1(regs), PT_REGS_PARM2(regs), (__u8)PT_REGS_PARM3(regs), 1);
+		begin_call(JT_SYS_MADVISE, arg[0], arg[1], arg[2], 1);
 	else if (syscall_nr == munmap_nr)
-		begin_call(JT_SYS_MUNMAP, PT_REGS_PARM1(regs), PT_REGS_PARM2(regs), 0, 1);
+		begin_call(JT_SYS_MUNMAP, arg[0], arg[1], 0, 1);
 	thread = find_thread();
 	if (!thread || thread->call.syscall == JT_SYS_NONE) {
 		count_loss(JT_LOSS_UNMATCHED_EXIT);
 		return;
 	}
 	thread->call.start_ns = 0;
-	end_call(thread, ret);
+	end_call(ret);
 }

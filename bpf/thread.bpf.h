@@ -13,8 +13,8 @@ struct call {
 	__s64 rss_pages; /* before; -1 when unread */
 	struct jt_target_id id;
 	__u32 image;
-	__u32 ranges;	/* process_madvise: extents in the iovec; else 1 */
-	__u8 syscall;	/* enum jt_syscall; NONE: no call in flight */
+	__u32 ranges; /* process_madvise: extents in the iovec; else 1 */
+	__u8 syscall; /* enum jt_syscall; NONE: no call in flight */
 	__u8 advice;
 	__u8 purpose;
 	__u8 payer;
@@ -51,7 +51,7 @@ struct thread {
 	struct sweep sweep;
 	__u64 failed_addr; /* the last purge failed here: jemalloc tries the same extent again in another way */
 	__u64 failed_len;
-	__u64 map_len;	 /* mmap of an executable file in flight; 0: none */
+	__u64 map_len; /* mmap of an executable file in flight; 0: none */
 	__u64 map_offset;
 	__u32 map_fd;
 	__u32 calls;
@@ -93,8 +93,7 @@ static __always_inline struct thread *make_thread(void)
 	__u32 tid;
 
 	if (use_task_storage) {
-		thread = bpf_task_storage_get(&threads, bpf_get_current_task_btf(), 0,
-					      BPF_LOCAL_STORAGE_GET_F_CREATE);
+		thread = bpf_task_storage_get(&threads, bpf_get_current_task_btf(), 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	} else {
 		tid = (__u32)bpf_get_current_pid_tgid();
 		thread = lookup_or_zero(&threads_by_tid, &tid);

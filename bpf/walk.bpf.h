@@ -30,23 +30,79 @@ enum bpf_func_id___jt {
 
 #define KERNEL_STACK_SIZE 16384 /* x86_64 before 5.15, no KASAN */
 
+#if defined(__TARGET_ARCH_arm64)
+#define FIRST_ARG orig_x0 /* regs[0] is the result by the time of the exit */
+#define ARG(n) regs[n]
+#else
+#define FIRST_ARG di
+#define ARG(n) ARG_##n
+#define ARG_1 si
+#define ARG_2 dx
+#define ARG_3 r10
+#define ARG_4 r8
+#define ARG_5 r9
+#endif
+
+/* 5.15: a typed pointer, read with plain loads. */
+static __always_inline bool has_typed_regs(void)
+{
+	return bpf_core_enum_value_exists(enum bpf_func_id___jt, BPF_FUNC_task_pt_regs___jt);
+}
+
+static __always_inline struct pt_regs *typed_regs(void)
+{
+	return (struct pt_regs *)bpf_task_pt_regs(bpf_get_current_task_btf());
+}
+
+static __always_inline struct pt_regs *untyped_regs(void)
+{
+	struct task_struct___stack *task = (void *)bpf_get_current_task();
+
+	return BPF_CORE_READ(task, stack) + KERNEL_STACK_SIZE - sizeof(struct pt_regs);
+}
+
 /* The registers that the current thread entered the kernel with. */
 static __always_inline bool read_user_regs(struct user_regs *out)
 {
-	if (bpf_core_enum_value_exists(enum bpf_func_id___jt, BPF_FUNC_task_pt_regs___jt)) {
-		/* 5.15: a typed pointer, read with plain loads */
-		struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(bpf_get_current_task_btf());
+	struct pt_regs *regs;
 
+	if (has_typed_regs()) {
+		regs = typed_regs();
 		out->sp = PT_REGS_SP(regs);
 		out->bp = PT_REGS_FP(regs);
 	} else {
-		struct task_struct___stack *task = (void *)bpf_get_current_task();
-		struct pt_regs *regs = BPF_CORE_READ(task, stack) + KERNEL_STACK_SIZE - sizeof(struct pt_regs);
-
+		regs = untyped_regs();
 		out->sp = PT_REGS_SP_CORE(regs);
 		out->bp = PT_REGS_FP_CORE(regs);
 	}
 	return out->sp != 0;
+}
+
+/*
+ * The arguments of the system call that the current thread is in; they are still there at its exit. Not from the
+ * tracepoint's context: that holds as many as the call has, and a program that reads one more cannot be attached to it.
+ */
+static __always_inline void read_args(__u64 arg[6])
+{
+	struct pt_regs *regs;
+
+	if (has_typed_regs()) {
+		regs = typed_regs();
+		arg[0] = regs->FIRST_ARG;
+		arg[1] = regs->ARG(1);
+		arg[2] = regs->ARG(2);
+		arg[3] = regs->ARG(3);
+		arg[4] = regs->ARG(4);
+		arg[5] = regs->ARG(5);
+	} else {
+		regs = untyped_regs();
+		arg[0] = BPF_CORE_READ(regs, FIRST_ARG);
+		arg[1] = BPF_CORE_READ(regs, ARG(1));
+		arg[2] = BPF_CORE_READ(regs, ARG(2));
+		arg[3] = BPF_CORE_READ(regs, ARG(3));
+		arg[4] = BPF_CORE_READ(regs, ARG(4));
+		arg[5] = BPF_CORE_READ(regs, ARG(5));
+	}
 }
 
 static __always_inline struct jt_target_image *image_at(struct jt_target *target, __u64 ip)

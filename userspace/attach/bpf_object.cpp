@@ -85,6 +85,8 @@ Result<Skeleton> try_load(const LoadOptions& options, const Features& features) 
   knobs.mmap_nr = SYS_mmap;
   knobs.munmap_nr = SYS_munmap;
   knobs.madvise_nr = SYS_madvise;
+  knobs.mremap_nr = SYS_mremap;
+  knobs.process_madvise_nr = SYS_process_madvise;
   for (unsigned i = 0; i < JT_HIST_FINITE; ++i) {
     knobs.hist_bounds[i] = ledger::Histogram::upper_bound_ns(i);
   }
@@ -271,7 +273,7 @@ Status BpfObject::attach_lifecycle() {
   TRY(impl_->attach_raw(programs.on_exec, "sched_process_exec"));
   TRY(impl_->attach_raw(programs.on_exit, "sched_process_exit"));
   TRY(impl_->attach_tracepoint(programs.exit_call, "sys_exit_mmap"));
-  return impl_->attach_tracepoint(programs.enter_mmap, "sys_enter_mmap");
+  return impl_->attach_tracepoint(programs.enter_call, "sys_enter_mmap");
 }
 
 // Each tracepoint costs ~30 ms to leave, as the kernel waits for a grace period: only those that can matter
@@ -280,21 +282,21 @@ Status BpfObject::attach_lifecycle() {
 Status BpfObject::attach_syscalls() {
   auto& programs = impl_->skeleton->progs;
   TRY(impl_->attach_tracepoint(programs.exit_call, "sys_exit_madvise"));
-  TRY(impl_->attach_tracepoint(programs.enter_madvise, "sys_enter_madvise"));
+  TRY(impl_->attach_tracepoint(programs.enter_call, "sys_enter_madvise"));
   TRY(impl_->attach_tracepoint(programs.exit_call, "sys_exit_munmap"));
-  return impl_->attach_tracepoint(programs.enter_munmap, "sys_enter_munmap");
+  return impl_->attach_tracepoint(programs.enter_call, "sys_enter_munmap");
 }
 
 Status BpfObject::attach_mremap() {
   auto& programs = impl_->skeleton->progs;
   TRY(impl_->attach_tracepoint(programs.exit_call, "sys_exit_mremap"));
-  return impl_->attach_tracepoint(programs.enter_mremap, "sys_enter_mremap");
+  return impl_->attach_tracepoint(programs.enter_call, "sys_enter_mremap");
 }
 
 Status BpfObject::attach_process_madvise() {
   auto& programs = impl_->skeleton->progs;
   TRY(impl_->attach_tracepoint(programs.exit_call, "sys_exit_process_madvise"));
-  return impl_->attach_tracepoint(programs.enter_process_madvise, "sys_enter_process_madvise");
+  return impl_->attach_tracepoint(programs.enter_call, "sys_enter_process_madvise");
 }
 
 Result<Uprobes> BpfObject::attach_probes(int file, const std::vector<uint64_t>& offsets) {
