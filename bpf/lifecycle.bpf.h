@@ -251,6 +251,7 @@ static __always_inline void begin_mapping(const __u64 arg[6])
 
 	if (!thread)
 		return;
+	thread->ended = false;
 	thread->map_len = arg[1];
 	thread->map_fd = arg[4];
 	thread->map_offset = arg[5];
@@ -302,15 +303,8 @@ static __always_inline void mapped_file(struct thread *thread, __u64 start)
 
 /* ---- every traced syscall: one program for all enters and one for all exits, as the verifier's time is per program */
 
-SEC("tracepoint/syscalls/sys_enter_madvise")
-int enter_call(struct trace_event_raw_sys_enter *ctx)
+static __always_inline void enter(__s32 nr, const __u64 arg[6])
 {
-	__s32 nr = (__s32)ctx->id; /* an int in a long's place */
-	__u64 arg[6];
-
-	if (!register_all && !current_target())
-		return 0;
-	read_args(arg);
 	if (nr == madvise_nr)
 		begin_call(JT_SYS_MADVISE, arg[0], arg[1], arg[2], 1);
 	else if (nr == munmap_nr)
@@ -323,7 +317,6 @@ int enter_call(struct trace_event_raw_sys_enter *ctx)
 		begin_vector((const struct iovec *)arg[1], arg[2], arg[3]);
 	else if (nr == mremap_nr)
 		begin_call(JT_SYS_MREMAP, arg[0], arg[1], 0, 1);
-	return 0;
 }
 
 /* mmap and mremap return addresses: only the last page of them are errors. */
@@ -332,20 +325,83 @@ static __always_inline __s64 errno_or_zero(__s64 ret)
 	return ret < 0 && ret >= -MAX_ERRNO ? ret : 0;
 }
 
+static __always_inline void leave(struct thread *thread, __s32 nr, __s64 ret)
+{
+	if (thread && thread->map_len) {
+		if (errno_or_zero(ret) == 0)
+			mapped_file(thread, ret);
+		thread->map_len = 0;
+	} else if (thread && thread->call.syscall != JT_SYS_NONE) {
+		end_call(thread->call.syscall == JT_SYS_PROCESS_MADVISE ? ret : errno_or_zero(ret));
+	} else if (nr != mmap_nr && current_target()) { /* few mmap calls are followed: no loss */
+		recover_call(nr, errno_or_zero(ret));
+	}
+	if (thread)
+		thread->ended = true;
+}
+
+/* The number is an int in a long's place. */
+
+SEC("tracepoint/syscalls/sys_enter_madvise")
+int enter_call(struct trace_event_raw_sys_enter *ctx)
+{
+	__u64 arg[6];
+
+	if (!register_all && !current_target())
+		return 0;
+	read_args(arg);
+	enter((__s32)ctx->id, arg);
+	return 0;
+}
+
 SEC("tracepoint/syscalls/sys_exit_madvise")
 int exit_call(struct trace_event_raw_sys_exit *ctx)
 {
-	struct thread *thread = find_thread();
-	__s32 nr = (__s32)ctx->id;
+	leave(find_thread(), (__s32)ctx->id, ctx->ret);
+	return 0;
+}
 
-	if (thread && thread->map_len) {
-		if (errno_or_zero(ctx->ret) == 0)
-			mapped_file(thread, ctx->ret);
-		thread->map_len = 0;
-	} else if (thread && thread->call.syscall != JT_SYS_NONE) {
-		end_call(thread->call.syscall == JT_SYS_PROCESS_MADVISE ? ctx->ret : errno_or_zero(ctx->ret));
-	} else if (nr != mmap_nr && current_target()) { /* few mmap calls are followed: no loss */
-		recover_call(nr, errno_or_zero(ctx->ret));
-	}
+/*
+ * Linux 7.x runs these programs preemptibly, and skips a program for a thread when another one was preempted in it on
+ * that CPU. There a copy of each is attached behind it, and does the work when the first was skipped.
+ */
+static __always_inline bool is_begun(const struct thread *thread, const __u64 arg[6])
+{
+	const struct call *call = &thread->call;
+
+	if (thread->map_len || call->syscall == JT_SYS_PROCESS_MADVISE)
+		return true;
+	return call->syscall != JT_SYS_NONE && call->addr == arg[0] && call->len == arg[1];
+}
+
+SEC("tracepoint/syscalls/sys_enter_madvise")
+int enter_again(struct trace_event_raw_sys_enter *ctx)
+{
+	struct thread *thread;
+	__u64 arg[6];
+
+	if (!register_all && !current_target())
+		return 0;
+	read_args(arg);
+	thread = find_thread();
+	if (thread && is_begun(thread, arg))
+		return 0;
+	enter((__s32)ctx->id, arg);
+	thread = find_thread();
+	if (thread && is_begun(thread, arg))
+		count_loss(JT_RESCUED_RUN);
+	return 0;
+}
+
+SEC("tracepoint/syscalls/sys_exit_madvise")
+int exit_again(struct trace_event_raw_sys_exit *ctx)
+{
+	struct thread *thread = find_thread();
+
+	if (!thread || thread->ended)
+		return 0;
+	if (thread->map_len || thread->call.syscall != JT_SYS_NONE)
+		count_loss(JT_RESCUED_RUN);
+	leave(thread, (__s32)ctx->id, ctx->ret);
 	return 0;
 }

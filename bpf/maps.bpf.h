@@ -93,7 +93,7 @@ _Static_assert(sizeof(struct jt_counters) <= sizeof(struct jt_hist), "zeroes mus
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, JT_LOSSES);
+	__uint(max_entries, JT_LOSS_SLOTS);
 	__type(key, __u32);
 	__type(value, __u64);
 } losses SEC(".maps");

@@ -160,6 +160,7 @@ __noinline int begin_call(enum jt_syscall syscall, __u64 addr, __u64 len, __u32 
 		call->start_ns = 0;
 		end_call(call->syscall == JT_SYS_PROCESS_MADVISE ? (__s64)call->len : 0);
 	}
+	thread->ended = false;
 	call->syscall = syscall;
 	call->addr = addr;
 	call->len = len;

@@ -130,6 +130,8 @@ enum jt_loss {
 	JT_LOSS_TARGET_FULL = 9, /* more processes or images per process than there is room for */
 	JT_LOSS_MISSED_RUN = 10, /* the kernel skipped a program: bpf_prog_info.recursion_misses, since 5.12 */
 	JT_LOSSES = 11,
+	JT_RESCUED_RUN = JT_LOSSES, /* no loss, but counted beside them: another program did a skipped one's work */
+	JT_LOSS_SLOTS = 12,
 };
 
 /* ---- identity ---------------------------------------------------------------------------------------------- */

@@ -1,6 +1,7 @@
 #include "attach/bpf_object.hpp"
 
 #include <bpf/bpf.h>
+#include <bpf/btf.h>
 #include <bpf/libbpf.h>
 #include <fmt/format.h>
 #include <linux/perf_event.h>
@@ -12,9 +13,11 @@
 
 #include <algorithm>
 #include <array>
+#include <cstddef>
 #include <cstdio>
 #include <cstring>
 #include <mutex>
+#include <numeric>
 #include <thread>
 
 #include "jemtrace.skel.h"
@@ -90,6 +93,8 @@ Result<Skeleton> try_load(const LoadOptions& options, const Features& features) 
   for (unsigned i = 0; i < JT_HIST_FINITE; ++i) {
     knobs.hist_bounds[i] = ledger::Histogram::upper_bound_ns(i);
   }
+  bpf_program__set_autoload(skeleton->progs.enter_again, features.preemptible);
+  bpf_program__set_autoload(skeleton->progs.exit_again, features.preemptible);
   auto& maps = skeleton->maps;
   bpf_map__set_autocreate(features.task_storage ? maps.threads_by_tid : maps.threads, false);
   bpf_map__set_max_entries(maps.targets, options.max_targets);
@@ -164,10 +169,22 @@ std::vector<std::pair<Key, Value>> read_all_elements(int fd) {
   return out;
 }
 
-uint64_t recursion_misses(int prog_fd) {
+/// nullopt: a kernel before 5.12, whose bpf_prog_info ends before the field.
+std::optional<uint64_t> recursion_misses(int prog_fd) {
+  constexpr size_t end = offsetof(bpf_prog_info, recursion_misses) + sizeof(bpf_prog_info::recursion_misses);
   bpf_prog_info info{};
   uint32_t size = sizeof info;
-  return bpf_obj_get_info_by_fd(prog_fd, &info, &size) == 0 ? info.recursion_misses : 0;
+  if (bpf_obj_get_info_by_fd(prog_fd, &info, &size) != 0 || size < end) {
+    return std::nullopt;
+  }
+  return info.recursion_misses;
+}
+
+/// Since 7.x the programs of syscall tracepoints run preemptibly; this function runs them.
+bool has_preemptible_syscall_programs() {
+  const std::unique_ptr<btf, void (*)(btf*)> kernel(btf__load_vmlinux_btf(), btf__free);
+  return kernel != nullptr &&
+         btf__find_by_name_kind(kernel.get(), "trace_call_bpf_faultable", BTF_KIND_FUNC) > 0;
 }
 
 bool same(const jt_target_id& a, const jt_target_id& b) {
@@ -238,9 +255,11 @@ std::string BpfObject::log() {
 Result<std::unique_ptr<BpfObject>> BpfObject::load(const LoadOptions& options) {
   libbpf_set_print(keep_log);
   const bool multi = has_uprobe_multi();
+  const bool preemptible = has_preemptible_syscall_programs();
   // Best first; each step gives up what an older kernel may lack.
-  const std::array<Features, 4> attempts = {Features{true, true, multi}, Features{false, true, multi},
-                                            Features{true, false, multi}, Features{false, false, multi}};
+  const std::array<Features, 4> attempts = {
+      Features{true, true, multi, preemptible}, Features{false, true, multi, preemptible},
+      Features{true, false, multi, preemptible}, Features{false, false, multi, preemptible}};
   Result<Skeleton> skeleton = fail(Errc::unsupported, "not tried");
   Features features;
   for (const Features& attempt : attempts) {
@@ -272,31 +291,35 @@ Status BpfObject::attach_lifecycle() {
   TRY(impl_->attach_raw(programs.on_fork, "sched_process_fork"));
   TRY(impl_->attach_raw(programs.on_exec, "sched_process_exec"));
   TRY(impl_->attach_raw(programs.on_exit, "sched_process_exit"));
-  TRY(impl_->attach_tracepoint(programs.exit_call, "sys_exit_mmap"));
-  return impl_->attach_tracepoint(programs.enter_call, "sys_enter_mmap");
+  return attach_call("mmap");
 }
 
 // Each tracepoint costs ~30 ms to leave, as the kernel waits for a grace period: only those that can matter
-// are taken. Exits first: an enter without its exit would be a call that never ends.
+// are taken. Exits first: an enter without its exit would be a call that never ends. Copies last: they do
+// what is left to do.
+Status BpfObject::attach_call(const char* syscall) {
+  auto& programs = impl_->skeleton->progs;
+  const std::string enter = std::string("sys_enter_") + syscall;
+  const std::string exit = std::string("sys_exit_") + syscall;
+  TRY(impl_->attach_tracepoint(programs.exit_call, exit.c_str()));
+  if (features_.preemptible) {
+    TRY(impl_->attach_tracepoint(programs.exit_again, exit.c_str()));
+  }
+  TRY(impl_->attach_tracepoint(programs.enter_call, enter.c_str()));
+  return features_.preemptible ? impl_->attach_tracepoint(programs.enter_again, enter.c_str()) : Status{};
+}
 
 Status BpfObject::attach_syscalls() {
-  auto& programs = impl_->skeleton->progs;
-  TRY(impl_->attach_tracepoint(programs.exit_call, "sys_exit_madvise"));
-  TRY(impl_->attach_tracepoint(programs.enter_call, "sys_enter_madvise"));
-  TRY(impl_->attach_tracepoint(programs.exit_call, "sys_exit_munmap"));
-  return impl_->attach_tracepoint(programs.enter_call, "sys_enter_munmap");
+  TRY(attach_call("madvise"));
+  return attach_call("munmap");
 }
 
 Status BpfObject::attach_mremap() {
-  auto& programs = impl_->skeleton->progs;
-  TRY(impl_->attach_tracepoint(programs.exit_call, "sys_exit_mremap"));
-  return impl_->attach_tracepoint(programs.enter_call, "sys_enter_mremap");
+  return attach_call("mremap");
 }
 
 Status BpfObject::attach_process_madvise() {
-  auto& programs = impl_->skeleton->progs;
-  TRY(impl_->attach_tracepoint(programs.exit_call, "sys_exit_process_madvise"));
-  return impl_->attach_tracepoint(programs.enter_call, "sys_enter_process_madvise");
+  return attach_call("process_madvise");
 }
 
 Result<Uprobes> BpfObject::attach_probes(int file, const std::vector<uint64_t>& offsets) {
@@ -402,33 +425,38 @@ std::vector<std::pair<jt_callsite_key, jt_calls>> BpfObject::callsites() const {
   return read_all_elements<jt_callsite_key, jt_calls>(bpf_map__fd(impl_->skeleton->maps.callsites));
 }
 
-uint64_t BpfObject::missed_runs() const {
-  uint64_t sum = 0;
+std::optional<uint64_t> BpfObject::missed_runs() const {
+  const auto& programs = impl_->skeleton->progs;
+  uint64_t missed = 0;
   bpf_program* program = nullptr;
   bpf_object__for_each_program(program, impl_->skeleton->obj) {
-    sum += recursion_misses(bpf_program__fd(program));
+    if (program == programs.enter_again || program == programs.exit_again) {
+      continue;  // what a copy missed was done by the first, or is missed there
+    }
+    const auto count = recursion_misses(bpf_program__fd(program));
+    if (!count) {
+      return std::nullopt;
+    }
+    missed += *count;
   }
-  return sum;
+  const auto rescued = sum_of_cpus(JT_RESCUED_RUN);
+  return rescued ? std::optional(missed - std::min(missed, *rescued)) : std::nullopt;
 }
 
-uint64_t BpfObject::loss(jt_loss kind) const {
-  if (kind == JT_LOSS_MISSED_RUN) {
-    return missed_runs();
-  }
+std::optional<uint64_t> BpfObject::sum_of_cpus(uint32_t slot) const {
   const int cpus = libbpf_num_possible_cpus();
   if (cpus <= 0) {
-    return 0;
+    return std::nullopt;
   }
   std::vector<uint64_t> per_cpu(static_cast<size_t>(cpus));
-  const uint32_t key = kind;
-  if (lookup(bpf_map__fd(impl_->skeleton->maps.losses), &key, per_cpu.data()) != 0) {
-    return 0;
+  if (lookup(bpf_map__fd(impl_->skeleton->maps.losses), &slot, per_cpu.data()) != 0) {
+    return std::nullopt;
   }
-  uint64_t sum = 0;
-  for (const uint64_t count : per_cpu) {
-    sum += count;
-  }
-  return sum;
+  return std::accumulate(per_cpu.begin(), per_cpu.end(), uint64_t{0});
+}
+
+std::optional<uint64_t> BpfObject::loss(jt_loss kind) const {
+  return kind == JT_LOSS_MISSED_RUN ? missed_runs() : sum_of_cpus(kind);
 }
 
 void BpfObject::forget(const jt_target_id& id) {

@@ -33,6 +33,7 @@ struct Features {
   bool task_storage = false;  // 5.12; else a hash, which costs 110 ns more per call
   bool cpu_share = false;     // exact anonymous RSS of the current CPU
   bool uprobe_multi = false;  // 6.6; else perf events, slow to detach
+  bool preemptible = false;   // 7.x may preempt syscall programs: a copy of each makes up for skipped runs
 };
 
 class BpfObject {
@@ -74,7 +75,8 @@ class BpfObject {
                                                  uint8_t payer) const;
   [[nodiscard]] std::vector<std::pair<jt_payer_key, jt_payer_work>> payers() const;
   [[nodiscard]] std::vector<std::pair<jt_callsite_key, jt_calls>> callsites() const;
-  [[nodiscard]] uint64_t loss(jt_loss kind) const;
+  /// How often it happened; nullopt when this kernel does not count it, or the map could not be read.
+  [[nodiscard]] std::optional<uint64_t> loss(jt_loss kind) const;
   /// Frees what the maps hold of a target that is gone.
   void forget(const jt_target_id& id);
 
@@ -90,7 +92,9 @@ class BpfObject {
 
  private:
   struct Impl;
-  [[nodiscard]] uint64_t missed_runs() const;
+  Status attach_call(const char* syscall);
+  [[nodiscard]] std::optional<uint64_t> missed_runs() const;
+  [[nodiscard]] std::optional<uint64_t> sum_of_cpus(uint32_t slot) const;
   explicit BpfObject(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
   Features features_;

@@ -350,11 +350,11 @@ void Tracer::end(uint64_t born_ns) {
 }
 
 void Tracer::rescan_after_loss() {
-  const uint64_t lost = bpf_->loss(JT_LOSS_LIFECYCLE);
-  if (lost == lifecycle_losses_ || options_.launch || stopped_) {
+  const auto lost = bpf_->loss(JT_LOSS_LIFECYCLE);
+  if (!lost || *lost == lifecycle_losses_ || options_.launch || stopped_) {
     return;
   }
-  lifecycle_losses_ = lost;
+  lifecycle_losses_ = *lost;
   // Something came or went unheard: what is gone is ended, what is new is found.
   std::vector<uint64_t> gone;
   for (const auto& [born, target] : targets_) {
@@ -473,7 +473,9 @@ ledger::Losses Tracer::losses() const {
   for (const auto& [born, target] : targets_) {
     recovered += totals(*target).counters.untimed_calls;
   }
-  losses[JT_LOSS_MISSED_RUN] -= std::min(recovered, losses[JT_LOSS_MISSED_RUN]);
+  if (auto& missed = losses[JT_LOSS_MISSED_RUN]) {
+    *missed -= std::min(recovered, *missed);
+  }
   return losses;
 }
 
@@ -495,7 +497,7 @@ ledger::Summary Tracer::summary(const Target& target) const {
       !target.images.empty() &&
       std::all_of(target.images.begin(), target.images.end(),
                   [](const TracedImage* image) { return !image->probed.empty(); }) &&
-      std::all_of(summary.losses.begin(), summary.losses.end(), [](uint64_t n) { return n == 0; });
+      std::all_of(summary.losses.begin(), summary.losses.end(), [](const auto& count) { return count == uint64_t{0}; });
   if (counters.bpf_samples > 0) {
     summary.cost.bpf_run_ns = counters.bpf_sampled_ns / counters.bpf_samples * counters.syscalls;
   }

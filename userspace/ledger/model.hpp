@@ -129,7 +129,8 @@ struct Cost {
   uint64_t max_rss_bytes = 0;  // jemtrace's own
 };
 
-using Losses = std::array<uint64_t, JT_LOSSES>;
+/// nullopt: not counted by this kernel, or unreadable.
+using Losses = std::array<std::optional<uint64_t>, JT_LOSSES>;
 
 struct Summary {
   TargetInfo target;

@@ -126,7 +126,7 @@ Json rss(const ledger::RssAccount& account) {
 Json losses(const ledger::Losses& lost) {
   Json object = Json::object();
   for (unsigned i = 0; i < JT_LOSSES; ++i) {
-    object[ledger::name(static_cast<jt_loss>(i))] = lost[i];
+    object[ledger::name(static_cast<jt_loss>(i))] = maybe(lost[i]);
   }
   return object;
 }

@@ -446,13 +446,22 @@ void failed_lines(Page& page, const jt_counters& counters) {
 void lost_line(Page& page, const Summary& s) {
   const ledger::Losses& losses = s.losses;
   Phrases lost;
+  Phrases unknown;
   for (unsigned i = 0; i < JT_LOSSES; ++i) {
-    if (losses[i] > 0) {
-      lost.add(count(losses[i]) + glue(" ") + loss_words(static_cast<jt_loss>(i)));
+    const char* kind = loss_words(static_cast<jt_loss>(i));
+    if (!losses[i]) {
+      unknown.add(kind);
+    } else if (*losses[i] > 0) {
+      lost.add(count(*losses[i]) + glue(" ") + kind);
     }
   }
-  const char* nothing = s.exact ? "nothing: every purge was counted" : "nothing";
+  const char* nothing = s.exact           ? "nothing: every purge was counted"
+                        : unknown.empty() ? "nothing"
+                                          : "nothing that is counted";
   page.labelled("lost", lost.empty() ? nothing : lost.text() + "; on the whole host");
+  if (!unknown.empty()) {
+    page.labelled("", "not known: " + unknown.text());
+  }
 }
 
 void cost_line(Page& page, const Summary& s) {

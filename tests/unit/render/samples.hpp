@@ -56,6 +56,7 @@ inline void add(ledger::Totals& totals, jt_transition transition, jt_payer payer
 
 inline ledger::Summary summary(const std::string& tier = "symbols") {
   ledger::Summary s;
+  s.losses.fill(0);
   s.target = target(tier);
   s.window_ns = 30 * second;
   add(s.totals, JT_DIRTY_MUZZY, JT_PAYER_BACKGROUND, 100, 6'000);
