@@ -40,5 +40,5 @@ read_index() {
 		if [[ $suite != sid && $security ]]; then echo "$line $security $suite-security main"; fi
 	} >"$apt/sources.list"
 	private apt-get -qq --error-on=any update >"$apt/log" 2>&1 ||
-		fail "the archive $archive (or its security updates) does not hold $suite for $arch:"$'\n'"$(<"$apt/log")"
+		fail "cannot read $suite for $arch from $archive, or its security updates:"$'\n'"$(<"$apt/log")"
 }
