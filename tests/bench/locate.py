@@ -34,7 +34,7 @@ FILLER = """
 
 
 def function_body():
-    """push %rbx, then what the search for jemalloc's functions has to look at, address loads and calls, then pop and ret."""
+    """push %rbx, then what the search for jemalloc's functions has to look at: address loads and calls. Then ret."""
     code = b"\x53"
     while len(code) < 234:
         code += b"\x48\x8d\x3d" + struct.pack("<i", -len(code) - 7)  # lea of this function, %rdi

@@ -12,7 +12,8 @@ class Unavailable(Exception):
 
 
 def run(*command, **options):
-    return subprocess.run([str(word) for word in command], check=True, text=True, stdout=subprocess.PIPE, **options).stdout
+    command = [str(word) for word in command]
+    return subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE, **options).stdout
 
 
 def fetch(what):
@@ -42,7 +43,8 @@ def strip(path, folder):
 def link_program(archive, folder, *options, prefix=""):
     """tests/oracle/program.c with the jemalloc of an archive."""
     program = folder / "program"
-    run("gcc", "-O2", f"-DPREFIX={prefix}", *options, "-o", program, HERE / "program.c", archive, "-lpthread", "-ldl", "-lm")
+    run("gcc", "-O2", f"-DPREFIX={prefix}", *options, "-o", program, HERE / "program.c", archive, "-lpthread", "-ldl",
+        "-lm")
     return program
 
 

@@ -1,8 +1,10 @@
 #!/usr/bin/python3 -B
 """Is every function that jemtrace finds in a stripped image where that function really is?
 
-    ctest -L oracle                              JEMTRACE=/path/to/jemtrace ctest -L oracle    another one than this build's
-    tests/oracle/oracle_test.py [Class[.test]]   JEMTRACE_LIVE=require or CI=true: what cannot be fetched is a failure
+    ctest -L oracle       JEMTRACE=/path/to/jemtrace ctest -L oracle    another one than this build's
+    tests/oracle/oracle_test.py [Class[.test]]
+
+What cannot be fetched is skipped, and a failure with JEMTRACE_LIVE=require or CI=true.
 
 What is found must be right without exception, as a wrong address gives wrong numbers, in the worst case an int3 in the
 middle of an instruction. What is not found costs only answers, so there the tests have lower bounds.
@@ -22,7 +24,8 @@ from elftools.elf.elffile import ELFFile
 import images
 import truth
 
-JEMTRACE = os.environ.get("JEMTRACE") or os.environ.get("JEMTRACE_BUILT") or images.HERE.parents[1] / "build/userspace/jemtrace"
+BUILT = os.environ.get("JEMTRACE_BUILT") or images.HERE.parents[1] / "build/userspace/jemtrace"
+JEMTRACE = os.environ.get("JEMTRACE") or BUILT
 REQUIRED = os.environ.get("JEMTRACE_LIVE") == "require" or os.environ.get("CI") == "true"
 NOBODY = 65534
 
@@ -33,16 +36,16 @@ EXACTNESS = {"pac_decay_to_limit", "arena_decay_to_limit", "ecache_evict", "exte
 # The functions around a purge whose number is asked for, with their names up to 5.2. Those that the mallctl tables and
 # the table of hooks name directly are left out: they are always found.
 COUNTED = EXACTNESS | {
-    "arena_decay", "arena_decay_impl", "arena_do_deferred_work", "arena_i_decay", "background_thread_entry", "base_unmap",
-    "decay_maybe_advance_epoch", "ecache_alloc", "ecache_alloc_grow", "ecache_dalloc", "ehooks_default_dalloc_impl",
-    "ehooks_default_purge_forced_impl", "ehooks_default_purge_lazy_impl", "extent_alloc_wrapper", "extent_destroy_wrapper",
-    "extent_purge_forced_wrapper", "extent_purge_lazy_wrapper", "os_pages_unmap", "pac_alloc_impl", "pac_dalloc_impl",
-    "pac_decay_all", "pac_maybe_decay_purge", "pages_purge_forced", "pages_purge_lazy", "pages_unmap",
-    "arena_maybe_decay", "extents_alloc", "extents_dalloc"}
+    "arena_decay", "arena_decay_impl", "arena_do_deferred_work", "arena_i_decay", "background_thread_entry",
+    "base_unmap", "decay_maybe_advance_epoch", "ecache_alloc", "ecache_alloc_grow", "ecache_dalloc",
+    "ehooks_default_dalloc_impl", "ehooks_default_purge_forced_impl", "ehooks_default_purge_lazy_impl",
+    "extent_alloc_wrapper", "extent_destroy_wrapper", "extent_purge_forced_wrapper", "extent_purge_lazy_wrapper",
+    "os_pages_unmap", "pac_alloc_impl", "pac_dalloc_impl", "pac_decay_all", "pac_maybe_decay_purge",
+    "pages_purge_forced", "pages_purge_lazy", "pages_unmap", "arena_maybe_decay", "extents_alloc", "extents_dalloc"}
 
 # Another function that does a role's work and takes its arguments, so that a probe there is as good.
 ALIASES = {
-    # clang: the wrapper is a thunk of one jump, which ThinLTO copies into its callers; then only the implementation runs.
+    # clang: the wrapper is a thunk of one jump, which ThinLTO copies into its callers; only the implementation runs.
     "extent_purge_lazy_wrapper": "extent_purge_lazy_impl",
     "extent_purge_forced_wrapper": "extent_purge_forced_impl",
 }
@@ -112,7 +115,7 @@ class OracleTest(unittest.TestCase):
     def expect_located(self, image, real, least):
         """As expect_right, of a stripped image: at least `least` roles of COUNTED."""
         found = COUNTED & self.expect_right(image, real).keys()
-        self.assertGreaterEqual(len(found), least, f"only {sorted(found)}")
+        self.assertGreaterEqual(len(found), least, f"missing: {sorted(r for r in COUNTED - found if real.of_role(r))}")
 
     def expect_program_located(self, program, least):
         real = truth.from_symbols(program)
@@ -121,7 +124,7 @@ class OracleTest(unittest.TestCase):
 
 
 class Truth(OracleTest):
-    """The oracle itself: made from an archive it is what the symbols of a library say that we link from that archive."""
+    """The oracle itself: made from an archive, it says what the symbols of a library say that is linked from it."""
 
     def check(self, suite):
         archive = self.available(images.debian, suite, "libjemalloc_pic.a")
@@ -177,7 +180,7 @@ class Shared(OracleTest):
 
 
 class Static(OracleTest):
-    """Programs that hold a Debian release's jemalloc: position independent, not so, and with the API under another name."""
+    """Programs that hold a Debian release's jemalloc: position independent, not so, and with the API renamed."""
 
     def check(self, suite):
         pic = self.available(images.debian, suite, "libjemalloc_pic.a")
