@@ -331,13 +331,12 @@ static __always_inline void leave(struct thread *thread, __s32 nr, __s64 ret)
 		if (errno_or_zero(ret) == 0)
 			mapped_file(thread, ret);
 		thread->map_len = 0;
+		thread->ended = true;
 	} else if (thread && thread->call.syscall != JT_SYS_NONE) {
 		end_call(thread->call.syscall == JT_SYS_PROCESS_MADVISE ? ret : errno_or_zero(ret));
 	} else if (nr != mmap_nr && current_target()) { /* few mmap calls are followed: no loss */
 		recover_call(nr, errno_or_zero(ret));
 	}
-	if (thread)
-		thread->ended = true;
 }
 
 /* The number is an int in a long's place. */
@@ -398,10 +397,14 @@ int exit_again(struct trace_event_raw_sys_exit *ctx)
 {
 	struct thread *thread = find_thread();
 
-	if (!thread || thread->ended)
-		return 0;
-	if (thread->map_len || thread->call.syscall != JT_SYS_NONE)
-		count_loss(JT_RESCUED_RUN);
-	leave(thread, (__s32)ctx->id, ctx->ret);
+	if (!thread || !thread->ended) {
+		leave(thread, (__s32)ctx->id, ctx->ret);
+		thread = find_thread();
+		if (thread && thread->ended)
+			count_loss(JT_RESCUED_RUN);
+	}
+	/* Not for the next call to find, whose enters and first exit may all be skipped. */
+	if (thread)
+		thread->ended = false;
 	return 0;
 }

@@ -114,6 +114,7 @@ __noinline int end_call(__s64 ret)
 	if (!thread)
 		return 0;
 	call = &thread->call;
+	thread->ended = true;
 	if (call->start_ns)
 		latency_ns = now - call->start_ns;
 	if (is_incomplete(call, ret))

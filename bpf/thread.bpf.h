@@ -56,7 +56,7 @@ struct thread {
 	__u32 map_fd;
 	__u32 calls;
 	__u8 payer;
-	bool ended; /* the exit of the last call was seen */
+	bool ended; /* an exit program has seen the end of the call */
 	__u8 pad[6];
 	struct known_walk walks[3]; /* enum walk_kind */
 	__u64 stack[STACK_WORDS];   /* the top of the user stack, read at once */
