@@ -362,7 +362,7 @@ int exit_call(struct trace_event_raw_sys_exit *ctx)
 
 /*
  * Linux 7.x runs these programs preemptibly, and skips a program for a thread when another one was preempted in it on
- * that CPU. There a copy of each is attached behind it, and does the work when the first was skipped.
+ * that CPU. There two copies of each are attached behind it, and do the work when those before were skipped.
  */
 static __always_inline bool is_begun(const struct thread *thread, const __u64 arg[6])
 {
@@ -373,8 +373,7 @@ static __always_inline bool is_begun(const struct thread *thread, const __u64 ar
 	return call->syscall != JT_SYS_NONE && call->addr == arg[0] && call->len == arg[1];
 }
 
-SEC("tracepoint/syscalls/sys_enter_madvise")
-int enter_again(struct trace_event_raw_sys_enter *ctx)
+static __always_inline int enter_again(const struct trace_event_raw_sys_enter *ctx)
 {
 	struct thread *thread;
 	__u64 arg[6];
@@ -392,8 +391,7 @@ int enter_again(struct trace_event_raw_sys_enter *ctx)
 	return 0;
 }
 
-SEC("tracepoint/syscalls/sys_exit_madvise")
-int exit_again(struct trace_event_raw_sys_exit *ctx)
+static __always_inline void exit_again(const struct trace_event_raw_sys_exit *ctx, bool last)
 {
 	struct thread *thread = find_thread();
 
@@ -403,8 +401,33 @@ int exit_again(struct trace_event_raw_sys_exit *ctx)
 		if (thread && thread->ended)
 			count_loss(JT_RESCUED_RUN);
 	}
-	/* Not for the next call to find, whose enters and first exit may all be skipped. */
-	if (thread)
+	/* Not for the next call to find, whose other programs may all be skipped. */
+	if (last && thread)
 		thread->ended = false;
+}
+
+SEC("tracepoint/syscalls/sys_enter_madvise")
+int enter_second(struct trace_event_raw_sys_enter *ctx)
+{
+	return enter_again(ctx);
+}
+
+SEC("tracepoint/syscalls/sys_enter_madvise")
+int enter_third(struct trace_event_raw_sys_enter *ctx)
+{
+	return enter_again(ctx);
+}
+
+SEC("tracepoint/syscalls/sys_exit_madvise")
+int exit_second(struct trace_event_raw_sys_exit *ctx)
+{
+	exit_again(ctx, false);
+	return 0;
+}
+
+SEC("tracepoint/syscalls/sys_exit_madvise")
+int exit_third(struct trace_event_raw_sys_exit *ctx)
+{
+	exit_again(ctx, true);
 	return 0;
 }

@@ -40,6 +40,13 @@ struct {
 	__type(value, struct jt_image);
 } images SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, JT_MAX_IMAGES);
+	__type(key, __u32);
+	__type(value, struct jt_image_checks);
+} checks SEC(".maps");
+
 /* Per image: file offset of a return address or a probed instruction -> what is there. */
 struct image_sites {
 	__uint(type, BPF_MAP_TYPE_HASH);

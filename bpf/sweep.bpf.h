@@ -69,6 +69,7 @@ int decay_probe(struct pt_regs *ctx)
 	struct jt_target_image *where;
 	struct jt_counters *counters;
 	struct thread *thread;
+	struct jt_image_checks *check;
 	struct jt_image *image;
 	struct jt_site *site;
 	struct sweep *sweep;
@@ -84,15 +85,21 @@ int decay_probe(struct pt_regs *ctx)
 		return 0;
 	index = where->image;
 	image = bpf_map_lookup_elem(&images, &index);
+	check = bpf_map_lookup_elem(&checks, &index);
 	thread = make_thread();
-	if (!image || !thread)
+	if (!image || !check || !thread)
 		return 0;
+	__sync_fetch_and_add(&check->hits, 1);
 	counters = counters_of(&target->id);
 	if (counters)
 		__sync_fetch_and_add(&counters->probe_hits, 1);
 	if (!read_cache(image, argument(ctx, site->cache_arg[0]), &state, &arena) &&
-	    !read_cache(image, argument(ctx, site->cache_arg[1]), &state, &arena))
+	    !read_cache(image, argument(ctx, site->cache_arg[1]), &state, &arena)) {
+		__sync_fetch_and_add(&check->bad_arguments, 1);
 		count_loss(JT_LOSS_UNREAD_CACHE);
+	}
+	if (thread->call.syscall != JT_SYS_NONE)
+		end_unseen(thread); /* it was of the sweep before */
 	sweep = &thread->sweep;
 	/* Evictions of one pass come in a row: only the first one after a purge begins another. */
 	if (site->role == JT_ROLE_EVICT && sweep->number && !sweep->extents && sweep->state == state &&

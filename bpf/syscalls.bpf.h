@@ -63,6 +63,27 @@ static __always_inline void classify_call(struct jt_target *target, struct threa
 		call->purpose = JT_OTHER_ADVICE;
 }
 
+/* Does what the probe said of this sweep go with what is done now? User space drops a probe that is wrong too often. */
+static __always_inline void check_sweep(const struct thread *thread)
+{
+	const struct call *call = &thread->call;
+	const struct sweep *sweep = &thread->sweep;
+	struct jt_image_checks *check;
+	__u32 index = call->image;
+
+	if (call->purpose != JT_PURGE_SWEEP)
+		return;
+	check = bpf_map_lookup_elem(&checks, &index);
+	if (!check)
+		return;
+	if (!sweep->number)
+		__sync_fetch_and_add(&check->unannounced, 1);
+	else if (call->advice == MADV_FREE && call->syscall != JT_SYS_MUNMAP && sweep->state == JT_STATE_MUZZY)
+		__sync_fetch_and_add(&check->disagreed, 1);
+	else if (sweep->extents == 0 && sweep->state != JT_STATE_UNKNOWN)
+		__sync_fetch_and_add(&check->agreed, 1);
+}
+
 static __always_inline void account_purge(struct jt_counters *counters, struct thread *thread, __s64 ret,
 					  __u64 latency_ns)
 {
@@ -72,6 +93,7 @@ static __always_inline void account_purge(struct jt_counters *counters, struct t
 	bool has_rss_delta = false;
 	__s64 rss_pages, delta = 0;
 
+	check_sweep(thread);
 	if (call->purpose != JT_DESTROY)
 		count_extents(counters, thread, from, ret < 0);
 	if (is_purge(call->purpose)) {
@@ -143,6 +165,15 @@ __noinline int end_call(__s64 ret)
 	return 0;
 }
 
+/* The exit of the call in flight was skipped: its pages are gone all the same, how long it took is not known. */
+static __always_inline void end_unseen(struct thread *thread)
+{
+	struct call *call = &thread->call;
+
+	call->start_ns = 0;
+	end_call(call->syscall == JT_SYS_PROCESS_MADVISE ? (__s64)call->len : 0);
+}
+
 /* A memory syscall of a target begins. `ranges`: see struct call. */
 __noinline int begin_call(enum jt_syscall syscall, __u64 addr, __u64 len, __u32 advice, __u32 ranges)
 {
@@ -156,11 +187,8 @@ __noinline int begin_call(enum jt_syscall syscall, __u64 addr, __u64 len, __u32 
 	if (!thread)
 		return 0;
 	call = &thread->call;
-	/* Its exit was skipped: the pages are gone all the same, how long it took is not known. */
-	if (call->syscall != JT_SYS_NONE) {
-		call->start_ns = 0;
-		end_call(call->syscall == JT_SYS_PROCESS_MADVISE ? (__s64)call->len : 0);
-	}
+	if (call->syscall != JT_SYS_NONE)
+		end_unseen(thread);
 	thread->ended = false;
 	call->syscall = syscall;
 	call->addr = addr;

@@ -173,6 +173,15 @@ struct jt_image {
 	uint8_t pad[6];
 };
 
+/* What the probes of an image said, against what the purges that followed showed. */
+struct jt_image_checks {
+	uint64_t hits;		/* of a probe */
+	uint64_t bad_arguments; /* of hits: no argument was a cache */
+	uint64_t agreed;	/* sweeps whose first purge can come from the cache that the probe saw */
+	uint64_t disagreed;	/* purges that cannot: MADV_FREE is never done to what is muzzy */
+	uint64_t unannounced;	/* purges of a sweep on a thread that no probe ever hit on */
+};
+
 enum jt_tier { JT_TIER_SYMBOLS = 0, JT_TIER_RECOVERED = 1, JT_TIER_CALLSITE = 2, JT_TIER_SYSCALL = 3 };
 
 /* What is at a file offset: a return address with its frame, or a probed instruction with its role. */

@@ -9,12 +9,14 @@
 #include <sched.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
+#include <sys/utsname.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <mutex>
 #include <numeric>
@@ -58,6 +60,12 @@ struct CloseSkeleton {
 using Skeleton = std::unique_ptr<jemtrace_bpf, CloseSkeleton>;
 using Link = std::unique_ptr<bpf_link, CloseLink>;
 
+/// The programs that only do what others were not let to.
+std::array<bpf_program*, 4> copies(const jemtrace_bpf& skeleton) {
+  const auto& programs = skeleton.progs;
+  return {programs.enter_second, programs.enter_third, programs.exit_second, programs.exit_third};
+}
+
 /// What makes a failed load final, in words.
 tl::unexpected<Error> load_error(int err) {
   if (err == EPERM || err == EACCES) {
@@ -93,8 +101,9 @@ Result<Skeleton> try_load(const LoadOptions& options, const Features& features) 
   for (unsigned i = 0; i < JT_HIST_FINITE; ++i) {
     knobs.hist_bounds[i] = ledger::Histogram::upper_bound_ns(i);
   }
-  bpf_program__set_autoload(skeleton->progs.enter_again, features.preemptible);
-  bpf_program__set_autoload(skeleton->progs.exit_again, features.preemptible);
+  for (bpf_program* copy : copies(*skeleton)) {
+    bpf_program__set_autoload(copy, features.preemptible);
+  }
   auto& maps = skeleton->maps;
   bpf_map__set_autocreate(features.task_storage ? maps.threads_by_tid : maps.threads, false);
   bpf_map__set_max_entries(maps.targets, options.max_targets);
@@ -180,8 +189,13 @@ std::optional<uint64_t> recursion_misses(int prog_fd) {
   return info.recursion_misses;
 }
 
-/// Since 7.x the programs of syscall tracepoints run preemptibly; this function runs them.
+/// Since 7.x the programs of syscall tracepoints run preemptibly; this function runs them. To look for it in
+/// the BTF takes 10 ms, which older kernels need not spend.
 bool has_preemptible_syscall_programs() {
+  utsname kernel_name{};
+  if (::uname(&kernel_name) == 0 && std::atoi(kernel_name.release) < 7) {
+    return false;
+  }
   const std::unique_ptr<btf, void (*)(btf*)> kernel(btf__load_vmlinux_btf(), btf__free);
   return kernel != nullptr &&
          btf__find_by_name_kind(kernel.get(), "trace_call_bpf_faultable", BTF_KIND_FUNC) > 0;
@@ -295,18 +309,23 @@ Status BpfObject::attach_lifecycle() {
 }
 
 // Each tracepoint costs ~30 ms to leave, as the kernel waits for a grace period: only those that can matter
-// are taken. Exits first: an enter without its exit would be a call that never ends. Copies last: they do
-// what is left to do.
+// are taken. Exits first: an enter without its exit would be a call that never ends. Copies behind the first:
+// they do what is left to do.
 Status BpfObject::attach_call(const char* syscall) {
   auto& programs = impl_->skeleton->progs;
   const std::string enter = std::string("sys_enter_") + syscall;
   const std::string exit = std::string("sys_exit_") + syscall;
   TRY(impl_->attach_tracepoint(programs.exit_call, exit.c_str()));
   if (features_.preemptible) {
-    TRY(impl_->attach_tracepoint(programs.exit_again, exit.c_str()));
+    TRY(impl_->attach_tracepoint(programs.exit_second, exit.c_str()));
+    TRY(impl_->attach_tracepoint(programs.exit_third, exit.c_str()));
   }
   TRY(impl_->attach_tracepoint(programs.enter_call, enter.c_str()));
-  return features_.preemptible ? impl_->attach_tracepoint(programs.enter_again, enter.c_str()) : Status{};
+  if (features_.preemptible) {
+    TRY(impl_->attach_tracepoint(programs.enter_second, enter.c_str()));
+    TRY(impl_->attach_tracepoint(programs.enter_third, enter.c_str()));
+  }
+  return {};
 }
 
 Status BpfObject::attach_syscalls() {
@@ -425,12 +444,20 @@ std::vector<std::pair<jt_callsite_key, jt_calls>> BpfObject::callsites() const {
   return read_all_elements<jt_callsite_key, jt_calls>(bpf_map__fd(impl_->skeleton->maps.callsites));
 }
 
+std::optional<jt_image_checks> BpfObject::checks(uint32_t image) const {
+  jt_image_checks checks{};
+  if (lookup(bpf_map__fd(impl_->skeleton->maps.checks), &image, &checks) != 0) {
+    return std::nullopt;
+  }
+  return checks;
+}
+
 std::optional<uint64_t> BpfObject::missed_runs() const {
-  const auto& programs = impl_->skeleton->progs;
+  const auto after = copies(*impl_->skeleton);
   uint64_t missed = 0;
   bpf_program* program = nullptr;
   bpf_object__for_each_program(program, impl_->skeleton->obj) {
-    if (program == programs.enter_again || program == programs.exit_again) {
+    if (std::find(after.begin(), after.end(), program) != after.end()) {
       continue;  // what a copy missed was done by the first, or is missed there
     }
     const auto count = recursion_misses(bpf_program__fd(program));

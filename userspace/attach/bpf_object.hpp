@@ -77,6 +77,8 @@ class BpfObject {
   [[nodiscard]] std::vector<std::pair<jt_callsite_key, jt_calls>> callsites() const;
   /// How often it happened; nullopt when this kernel does not count it, or the map could not be read.
   [[nodiscard]] std::optional<uint64_t> loss(jt_loss kind) const;
+  /// nullopt: unreadable.
+  [[nodiscard]] std::optional<jt_image_checks> checks(uint32_t image) const;
   /// Frees what the maps hold of a target that is gone.
   void forget(const jt_target_id& id);
 

@@ -159,6 +159,50 @@ Result<const TracedImage*> Images::look_at(Fd file, const jt_file& name, const s
   return image;
 }
 
+std::string objection(const jt_image_checks& checks) {
+  constexpr uint64_t few = 2;
+  constexpr uint64_t many = 16;
+  if (checks.bad_arguments >= few && checks.bad_arguments * 10 > checks.hits) {
+    return fmt::format("{} of {} times no argument was a cache", checks.bad_arguments, checks.hits);
+  }
+  if (checks.disagreed >= few && checks.disagreed * 10 > checks.agreed) {
+    return fmt::format("{} purges cannot come from the cache that it saw ({} can)", checks.disagreed,
+                       checks.agreed);
+  }
+  if (checks.hits == 0 && checks.unannounced >= many) {
+    return fmt::format("{} purges came without passing it", checks.unannounced);
+  }
+  return {};
+}
+
+jt_image Images::kernel_view(const TracedImage& traced) {
+  return {.cache_state_offset = traced.image.cache_state_offset,
+          .cache_ind_offset = traced.image.cache_ind_offset,
+          .tier = static_cast<uint8_t>(to_abi(traced.image.tier)),
+          .has_sites = !traced.image.call_sites.empty() || !traced.probed.empty(),
+          .pad = {}};
+}
+
+void Images::drop_wrong_probes() {
+  for (const auto& image : images_) {
+    const auto checks = image->probes ? bpf_->checks(image->index) : std::nullopt;
+    const std::string wrong = checks ? objection(*checks) : std::string();
+    if (wrong.empty()) {
+      continue;
+    }
+    image->distrust = fmt::format(
+        "the probe on {} was taken off, as it disagrees with what it should see: {}; "
+        "from then on the source of purges is unknown",
+        image->probed.front().role, wrong);
+    image->probes.reset();
+    image->probed.clear();
+    image->image.tier = locate::Tier::callsite;
+    if (const auto status = bpf_->set_image(image->index, kernel_view(*image), {}); !status) {
+      image->distrust += " (" + status.error().message() + ")";
+    }
+  }
+}
+
 Status Images::trace(TracedImage& traced, int file) {
   std::vector<std::pair<uint64_t, jt_site>> sites;
   sites.reserve(traced.image.call_sites.size() + 4);
@@ -178,12 +222,7 @@ Status Images::trace(TracedImage& traced, int file) {
                                    status.error().message());
     }
   }
-  const jt_image info{.cache_state_offset = traced.image.cache_state_offset,
-                      .cache_ind_offset = traced.image.cache_ind_offset,
-                      .tier = static_cast<uint8_t>(to_abi(traced.image.tier)),
-                      .has_sites = !sites.empty(),
-                      .pad = {}};
-  TRY(bpf_->set_image(traced.index, info, sites));
+  TRY(bpf_->set_image(traced.index, kernel_view(traced), sites));
   if (!offsets.empty()) {
     auto probes = bpf_->attach_probes(file, offsets);
     if (probes) {

@@ -28,7 +28,13 @@ struct TracedImage {
   std::optional<attach::Uprobes> probes;
   std::vector<locate::ProbeSite> probed;
   std::string probe_error;  // why there are no probes, if there should be some
+  std::string distrust;     // why probes were taken off again: they were wrong
 };
+
+/// What speaks against the probes of an image; empty: nothing does. A wrong site is one that hits with
+/// arguments that make no sense, that says what the purges contradict, or that is never passed on the way to
+/// them. Some of each is normal: a sweep was running when tracing began, or a run of a program was skipped.
+std::string objection(const jt_image_checks& checks);
 
 /// The file behind a mapping as the kernel names it.
 jt_file kernel_name(const discover::Mapping& mapping);
@@ -59,6 +65,10 @@ class Images {
   /// The image that a file name of the kernel stands for; nullptr when none.
   [[nodiscard]] const TracedImage* find(const jt_file& kernel_name) const;
 
+  /// Takes off the probes that turned out wrong: `recovered` is a proof on paper, this is the one by trial.
+  /// Such an image goes on in the `callsite` tier. To be called now and then.
+  void drop_wrong_probes();
+
   void detach_probes();
 
  private:
@@ -67,6 +77,7 @@ class Images {
 
   Result<TracedImage*> add(Fd file, const std::string& path, locate::Image image);
   Status trace(TracedImage& traced, int file);
+  static jt_image kernel_view(const TracedImage& traced);
   Status announce(const jt_file& name, const TracedImage* image, uint64_t file_size);
 
   attach::BpfObject* bpf_;

@@ -214,6 +214,11 @@ void Tracer::adopt(const jt_target& kernel, bool from_its_start) {
 Status Tracer::poll(int timeout_ms) {
   const auto handler = [this](const jt_event_header& event) { handle(event); };
   TRY(bpf_->poll(timeout_ms, handler));
+  constexpr uint64_t check_every_ns = 200'000'000;
+  if (const uint64_t now = monotonic_ns(); now - probes_checked_ns_ >= check_every_ns) {
+    probes_checked_ns_ = now;
+    images_.drop_wrong_probes();
+  }
   rescan_after_loss();
   return {};
 }
@@ -493,11 +498,14 @@ ledger::Summary Tracer::summary(const Target& target) const {
     summary.rss.purge_delta_bytes = counters.rss_delta_bytes;
   }
   summary.losses = losses();
-  summary.exact =
-      !target.images.empty() &&
-      std::all_of(target.images.begin(), target.images.end(),
-                  [](const TracedImage* image) { return !image->probed.empty(); }) &&
-      std::all_of(summary.losses.begin(), summary.losses.end(), [](const auto& count) { return count == uint64_t{0}; });
+  summary.exact = !target.images.empty() &&
+                  std::all_of(target.images.begin(), target.images.end(),
+                              [](const TracedImage* image) { return !image->probed.empty(); }) &&
+                  std::all_of(summary.losses.begin(), summary.losses.end(),
+                              [](const auto& count) { return count == uint64_t{0}; }) &&
+                  counters.decay[JT_STATE_UNKNOWN].nmadvise == 0 &&
+                  counters.by_purpose[JT_UNCLASSIFIED].calls == 0 &&
+                  counters.by_purpose[JT_PURGE_UNPROVEN].calls == 0;
   if (counters.bpf_samples > 0) {
     summary.cost.bpf_run_ns = counters.bpf_sampled_ns / counters.bpf_samples * counters.syscalls;
   }
@@ -505,6 +513,13 @@ ledger::Summary Tracer::summary(const Target& target) const {
   summary.cost.probe_hits = counters.probe_hits;
   summary.cost.sampling_ns = static_cast<uint64_t>(target.sampler.cost().count());
   summary.caveats = target.caveats;
+  for (size_t i = 0; i < target.images.size() && i < summary.target.images.size(); ++i) {
+    const TracedImage& image = *target.images[i];
+    summary.target.images[i].tier = locate::name(image.image.tier);
+    if (!image.distrust.empty()) {
+      summary.caveats.push_back(image.distrust);
+    }
+  }
   if (counters.untimed_calls > 0) {
     summary.caveats.push_back(fmt::format(
         "{} calls are counted but not timed: the kernel skipped one end of them", counters.untimed_calls));
@@ -519,6 +534,7 @@ void Tracer::stop() {
   }
   {
     const Stopwatch watch(timings_.detach_ns);
+    images_.drop_wrong_probes();                              // a short run has not had its turn
     std::thread probes([this] { images_.detach_probes(); });  // each side waits for the kernel: together
     bpf_->detach();
     probes.join();

@@ -95,6 +95,7 @@ class Tracer {
   std::vector<std::unique_ptr<Target>> ended_;           // until handed on
   uint64_t lifecycle_losses_ = 0;
   uint64_t untimed_of_ended_ = 0;
+  uint64_t probes_checked_ns_ = 0;
   bool stopped_ = false;
   Timings timings_;
   std::vector<std::string> notes_;
