@@ -17,6 +17,7 @@ render::ImageReport to_report(const collect::NamedImage& named) {
                              .prefix = image.symbol_prefix,
                              .conf_variable = image.conf_variable(),
                              .call_sites = image.call_sites.size(),
+                             .cached = named.cached,
                              .roles = {},
                              .missing = image.missing,
                              .notes = image.notes};
@@ -35,20 +36,20 @@ render::ImageReport to_report(const collect::NamedImage& named) {
   return report;
 }
 
-Result<collect::NamedImage> find(const std::string& file_or_pid) {
+Result<collect::NamedImage> find(const std::string& file_or_pid, bool rebuild) {
   pid_t pid = 0;
   const char* const last = file_or_pid.data() + file_or_pid.size();
   const auto [end, error] = std::from_chars(file_or_pid.data(), last, pid);
   if (error == std::errc{} && end == last) {
-    return collect::inspect_process(ProcRoot(), pid);
+    return collect::inspect_process(ProcRoot(), pid, rebuild);
   }
-  return collect::inspect_file(file_or_pid);
+  return collect::inspect_file(file_or_pid, rebuild);
 }
 
 }  // namespace
 
 Result<int> image(const Options& options) {
-  ASSIGN_OR_RETURN(const collect::NamedImage named, find(options.image));
+  ASSIGN_OR_RETURN(const collect::NamedImage named, find(options.image, options.rebuild));
   ASSIGN_OR_RETURN(const std::unique_ptr<Results> results, Results::open(options, false));
   results->out().image(to_report(named));
   TRY(results->finish());

@@ -32,7 +32,7 @@ constexpr const char* footer =
 struct Raw {
   std::vector<std::string> pids, names, cgroups, users;
   std::string duration, interval, format = "text", output, image;
-  bool events = false, strict = false, verbose = false, schema = false;
+  bool events = false, strict = false, verbose = false, schema = false, rebuild = false;
 };
 
 void add_selection(CLI::App& app, Raw& raw) {
@@ -110,6 +110,7 @@ Result<Options> check(const Raw& raw, Verb verb, std::vector<std::string> comman
   options.strict = raw.strict;
   options.verbose = raw.verbose;
   options.image = raw.image;
+  options.rebuild = raw.rebuild;
   TRY(fill_selection(raw, options.selection));
   if (!raw.duration.empty()) {
     ASSIGN_OR_RETURN(options.duration, parse_duration(raw.duration));
@@ -157,6 +158,7 @@ Parsed parse(int argc, const char* const* argv) {
   image->add_option("image", raw.image, "an ELF file, or the pid of a process")
       ->required()
       ->type_name("FILE|PID");
+  image->add_flag("--rebuild", raw.rebuild, "look at the file again, even if the cache knows it");
   add_format(*image, raw);
   CLI::App* host =
       app.add_subcommand("check", "what this host allows, and what to do about what it does not");

@@ -26,6 +26,7 @@ struct Options {
   bool strict = false;
   bool verbose = false;
   std::string image;  // a file or a pid
+  bool rebuild = false;
 };
 
 /// What to do, or what to print and leave with: help and version are no errors.

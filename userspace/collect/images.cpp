@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <thread>
 
+#include "util/text.hpp"
+
 namespace jemtrace::collect {
 namespace {
 
@@ -130,6 +132,23 @@ Status Images::announce(const jt_file& name, const TracedImage* image, uint64_t 
   return bpf_->set_file(name, info);
 }
 
+/// A file that cannot be read or parsed is no reason to lose the others: it counts as holding no jemalloc.
+locate::Located Images::look_inside(int file, bool regular, const std::string& path) {
+  constexpr size_t max_refused = 100;
+  const auto may_hold = regular ? locate::may_hold_jemalloc(file) : Result<bool>(false);
+  if (!may_hold || !*may_hold) {
+    return {};
+  }
+  auto located = locator_.locate(file, path, rebuild_);
+  if (!located) {
+    if (refused_.size() < max_refused) {
+      refused_.push_back(escape(located.error().message()));
+    }
+    return {};
+  }
+  return std::move(*located);
+}
+
 Result<const TracedImage*> Images::look_at(Fd file, const jt_file& name, const std::string& path) {
   struct stat st {};
   if (::fstat(file.get(), &st) != 0) {
@@ -142,13 +161,8 @@ Result<const TracedImage*> Images::look_at(Fd file, const jt_file& name, const s
   if (const auto known = by_file_.find(identity); known != by_file_.end()) {
     image = known->second;
   } else {
-    // A file that cannot be read or parsed is no reason to lose the others: it counts as holding no jemalloc.
-    auto may_hold = S_ISREG(st.st_mode) ? locate::may_hold_jemalloc(file.get()) : Result<bool>(false);
-    if (may_hold && *may_hold) {
-      auto analysed = locate::analyse(file.get(), path);
-      if (analysed && *analysed) {
-        ASSIGN_OR_RETURN(image, add(std::move(file), path, std::move(**analysed)));
-      }
+    if (auto found = look_inside(file.get(), S_ISREG(st.st_mode), path); found.image) {
+      ASSIGN_OR_RETURN(image, add(std::move(file), path, std::move(found)));
     }
     by_file_[identity] = image;
   }
@@ -235,14 +249,15 @@ Status Images::trace(TracedImage& traced, int file) {
   return {};
 }
 
-Result<TracedImage*> Images::add(Fd file, const std::string& path, locate::Image image) {
+Result<TracedImage*> Images::add(Fd file, const std::string& path, locate::Located located) {
   if (images_.size() >= JT_MAX_IMAGES) {
     return fail(Errc::too_large, fmt::format("more than {} different images of jemalloc", JT_MAX_IMAGES));
   }
   auto traced = std::make_unique<TracedImage>();
   traced->index = static_cast<uint32_t>(images_.size());
   traced->path = path;
-  traced->image = std::move(image);
+  traced->image = std::move(*located.image);
+  traced->cached = located.cached;
 
   if (bpf_ != nullptr) {
     TRY(trace(*traced, file.get()));

@@ -14,6 +14,7 @@
 #include "discover/maps.hpp"
 #include "jemtrace/abi.h"
 #include "locate/image.hpp"
+#include "locate/locator.hpp"
 #include "util/fd.hpp"
 #include "util/file.hpp"
 #include "util/result.hpp"
@@ -25,6 +26,7 @@ struct TracedImage {
   uint32_t index = 0;  // in the kernel side's tables
   std::string path;    // where it was first seen; untrusted
   locate::Image image;
+  bool cached = false;  // as it was found earlier
   std::optional<attach::Uprobes> probes;
   std::vector<locate::ProbeSite> probed;
   std::string probe_error;  // why there are no probes, if there should be some
@@ -49,7 +51,9 @@ std::string file_path(const discover::Mapping& mapping);
 class Images {
  public:
   /// `bpf` is told about each file and image; nullptr: only look, nothing is traced.
-  explicit Images(attach::BpfObject* bpf) : bpf_(bpf) {}
+  /// `rebuild`: what the cache knows is not believed, and replaced.
+  explicit Images(attach::BpfObject* bpf, bool rebuild = false)
+      : bpf_(bpf), locator_(locate::Locator::standard()), rebuild_(rebuild) {}
 
   /// The images that a process maps, where it maps them. Files not seen before are looked at.
   Result<std::vector<jt_target_image>> mapped_by(const ProcRoot& proc, pid_t pid);
@@ -64,6 +68,8 @@ class Images {
   [[nodiscard]] const std::vector<std::unique_ptr<TracedImage>>& all() const { return images_; }
   /// The image that a file name of the kernel stands for; nullptr when none.
   [[nodiscard]] const TracedImage* find(const jt_file& kernel_name) const;
+  /// Files that seem to hold a jemalloc and could not be looked at: one sentence each, fit to print.
+  [[nodiscard]] const std::vector<std::string>& refused() const { return refused_; }
 
   /// Takes off the probes that turned out wrong: `recovered` is a proof on paper, this is the one by trial.
   /// Such an image goes on in the `callsite` tier. To be called now and then.
@@ -75,12 +81,17 @@ class Images {
   using FileIdentity = std::tuple<dev_t, ino_t, off_t, int64_t>;  // and the time of its last change
   using KernelName = std::pair<uint32_t, uint64_t>;
 
-  Result<TracedImage*> add(Fd file, const std::string& path, locate::Image image);
+  Result<TracedImage*> add(Fd file, const std::string& path, locate::Located located);
   Status trace(TracedImage& traced, int file);
   static jt_image kernel_view(const TracedImage& traced);
   Status announce(const jt_file& name, const TracedImage* image, uint64_t file_size);
 
+  locate::Located look_inside(int file, bool regular, const std::string& path);
+
   attach::BpfObject* bpf_;
+  locate::Locator locator_;
+  bool rebuild_;
+  std::vector<std::string> refused_;
   bool follows_process_madvise_ = false;
   std::vector<std::unique_ptr<TracedImage>> images_;
   std::map<FileIdentity, TracedImage*> by_file_;

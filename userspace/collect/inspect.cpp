@@ -54,6 +54,7 @@ Result<Inspection> inspect(const ProcRoot& proc, const discover::Selection& sele
       out.processes.push_back({describe(proc, target)});
     }
   }
+  out.notes = images.refused();
   if (out.unreadable > 0) {
     out.notes.push_back(
         fmt::format("{} processes could not be looked at: permission denied", out.unreadable));
@@ -61,24 +62,28 @@ Result<Inspection> inspect(const ProcRoot& proc, const discover::Selection& sele
   return out;
 }
 
-Result<NamedImage> inspect_file(const std::string& path) {
+Result<NamedImage> inspect_file(const std::string& path, bool rebuild) {
   ASSIGN_OR_RETURN(const Fd file, open_file(path, O_RDONLY | O_NONBLOCK));
-  ASSIGN_OR_RETURN(auto image, locate::analyse(file.get(), path));
-  if (!image) {
+  ASSIGN_OR_RETURN(auto located, locate::Locator::standard().locate(file.get(), path, rebuild));
+  if (!located.image) {
     return fail(Errc::no_target, fmt::format("{} holds no jemalloc", escape(path)));
   }
-  return NamedImage{path, std::move(*image)};
+  return NamedImage{path, std::move(*located.image), located.cached};
 }
 
-Result<NamedImage> inspect_process(const ProcRoot& proc, pid_t pid) {
+Result<NamedImage> inspect_process(const ProcRoot& proc, pid_t pid, bool rebuild) {
   ASSIGN_OR_RETURN(auto process, discover::read_process(proc, pid));
-  Images images(nullptr);
+  Images images(nullptr, rebuild);
   Target target(proc, std::move(process));
   ASSIGN_OR_RETURN(const bool uses, look_at_process(proc, images, target));
   if (!uses) {
+    if (!images.refused().empty()) {
+      return fail(Errc::unsupported, images.refused().front());
+    }
     return tl::unexpected(no_jemalloc(fmt::format("pid {} ({})", pid, escape(target.process.comm))));
   }
-  return NamedImage{target.images.front()->path, target.images.front()->image};
+  const TracedImage& first = *target.images.front();
+  return NamedImage{first.path, first.image, first.cached};
 }
 
 }  // namespace jemtrace::collect

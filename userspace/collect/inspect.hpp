@@ -28,10 +28,12 @@ Result<Inspection> inspect(const ProcRoot& proc, const discover::Selection& sele
 struct NamedImage {
   std::string path;  // untrusted
   locate::Image image;
+  bool cached = false;  // as it was found earlier
 };
 
 /// The image in a file, or the first one of a process. Errc::no_target when there is no jemalloc in it.
-Result<NamedImage> inspect_file(const std::string& path);
-Result<NamedImage> inspect_process(const ProcRoot& proc, pid_t pid);
+/// `rebuild`: what the cache knows of it is not believed, and replaced.
+Result<NamedImage> inspect_file(const std::string& path, bool rebuild = false);
+Result<NamedImage> inspect_process(const ProcRoot& proc, pid_t pid, bool rebuild = false);
 
 }  // namespace jemtrace::collect

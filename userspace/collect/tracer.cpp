@@ -525,6 +525,7 @@ ledger::Summary Tracer::summary(const Target& target) const {
         "{} calls are counted but not timed: the kernel skipped one end of them", counters.untimed_calls));
   }
   summary.caveats.insert(summary.caveats.end(), notes_.begin(), notes_.end());
+  summary.caveats.insert(summary.caveats.end(), images_.refused().begin(), images_.refused().end());
   return summary;
 }
 

@@ -59,8 +59,7 @@ Result<uint32_t> crc_of(const ElfFile& file) {
 
 Result<DebugFile> open_debug_file(const std::string& path, const std::string& found_by,
                                   const Options& options) {
-  // O_NONBLOCK: no waiting on a FIFO that somebody put there.
-  ASSIGN_OR_RETURN(Fd fd, open_file(path, O_RDONLY | O_NONBLOCK | O_NOCTTY));
+  ASSIGN_OR_RETURN(Fd fd, options.open_debug_file ? options.open_debug_file(path) : open_debug_path(path));
   ASSIGN_OR_RETURN(ElfFile elf, ElfFile::open(fd.get(), path, options.max_file_size));
   return DebugFile{std::move(fd), std::move(elf), found_by};
 }
@@ -135,7 +134,44 @@ std::optional<DebugFile> mini_debug_info(const ElfFile& file, std::vector<std::s
   return DebugFile{Fd(), std::move(*elf), "minidebuginfo"};
 }
 
+/// "ab/cdef0123.debug", all hex.
+bool is_build_id_name(std::string_view name) {
+  constexpr std::string_view suffix = ".debug";
+  if (name.size() < 4 + suffix.size() || !name.ends_with(suffix) || name[2] != '/') {
+    return false;
+  }
+  name.remove_suffix(suffix.size());
+  return name.find_first_not_of("0123456789abcdef", 3) == std::string_view::npos &&
+         name.substr(0, 2).find_first_not_of("0123456789abcdef") == std::string_view::npos;
+}
+
+bool is_file_name(std::string_view name) {
+  return !name.empty() && name.find('/') == std::string_view::npos &&
+         name.find('\0') == std::string_view::npos && name != "." && name != "..";
+}
+
 }  // namespace
+
+Result<Fd> open_debug_path(const std::string& path) {
+  // O_NONBLOCK: no waiting on a FIFO that somebody put there.
+  return open_file(path, O_RDONLY | O_NONBLOCK | O_NOCTTY);
+}
+
+bool may_be_debug_file_of(std::string_view path, const std::string& image, const Options& options) {
+  const std::string by_id = options.debug_root + "/.build-id/";
+  if (path.starts_with(by_id)) {
+    return is_build_id_name(path.substr(by_id.size()));
+  }
+  const auto folder = folder_below_root(image, options);
+  if (!folder || !path.starts_with(*folder)) {
+    return false;
+  }
+  path.remove_prefix(folder->size());
+  if (path.starts_with(".debug/")) {
+    path.remove_prefix(std::string_view(".debug/").size());
+  }
+  return is_file_name(path);
+}
 
 Result<Bytes> unpack_xz(std::span<const uint8_t> packed, size_t limit) {
   struct Stream {

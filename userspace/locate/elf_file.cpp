@@ -226,10 +226,14 @@ bool ElfFile::executable(uint64_t vaddr) const {
 }
 
 std::vector<ElfFile::Range> ElfFile::loaded_ranges() const {
+  return loaded_ranges(segments_, size_);
+}
+
+std::vector<ElfFile::Range> ElfFile::loaded_ranges(std::span<const Elf64_Phdr> segments, uint64_t size) {
   std::vector<Range> ranges;
-  for (const Elf64_Phdr& segment : segments_) {
-    if (segment.p_type == PT_LOAD && segment.p_offset < size_ && segment.p_filesz > 0) {
-      ranges.push_back({segment.p_offset, std::min(segment.p_filesz, size_ - segment.p_offset)});
+  for (const Elf64_Phdr& segment : segments) {
+    if (segment.p_type == PT_LOAD && segment.p_offset < size && segment.p_filesz > 0) {
+      ranges.push_back({segment.p_offset, std::min(segment.p_filesz, size - segment.p_offset)});
     }
   }
   std::sort(ranges.begin(), ranges.end(), [](const Range& a, const Range& b) { return a.offset < b.offset; });

@@ -58,6 +58,8 @@ class ElfFile {
     uint64_t offset = 0, size = 0;
   };
   [[nodiscard]] std::vector<Range> loaded_ranges() const;
+  /// What PT_LOAD segments of a file of `size` bytes come to.
+  static std::vector<Range> loaded_ranges(std::span<const Elf64_Phdr> segments, uint64_t size);
 
   /// NT_GNU_BUILD_ID as hex; empty when there is none.
   [[nodiscard]] std::string build_id() const;

@@ -297,28 +297,6 @@ std::string Image::conf_variable() const {
   return variable;
 }
 
-Result<bool> may_hold_jemalloc(int fd, const Options& options) {
-  const auto file = ElfFile::open(fd, "the file", options.max_file_size);
-  if (!file && file.error().code != Errc::unsupported) {
-    if (file.error().code == Errc::malformed) {
-      return false;  // scripts, fonts, archives: most of what is mapped on a host
-    }
-    return tl::unexpected<Error>(file.error());
-  }
-  const std::string tag = message_tag();
-  bool has_tag = false;
-  bool has_option = false;
-  const auto contains = [](std::string_view chunk, std::string_view needle) {
-    return ::memmem(chunk.data(), chunk.size(), needle.data(), needle.size()) != nullptr;
-  };
-  TRY(scan_ranges(fd, ranges_of(file, fd, options.max_file_size), 64, [&](std::string_view chunk, uint64_t) {
-    has_tag = has_tag || contains(chunk, tag);
-    has_option = has_option || contains(chunk, decay_option) || contains(chunk, old_decay_option);
-    return !(has_tag && has_option);
-  }));
-  return has_tag && has_option;
-}
-
 Result<std::optional<Image>> analyse(int fd, const std::string& path, const Options& options) {
   const auto file = ElfFile::open(fd, path, options.max_file_size);
   if (!file && file.error().code != Errc::unsupported) {

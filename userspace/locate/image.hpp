@@ -1,11 +1,13 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "jemtrace/abi.h"
+#include "util/fd.hpp"
 #include "util/result.hpp"
 
 /// What an ELF file holds of jemalloc: version, functions, the instructions to probe, the call sites to
@@ -81,10 +83,13 @@ struct Image {
 struct Options {
   std::string debug_root = "/usr/lib/debug";
   uint64_t max_file_size = uint64_t{4} << 30;
+  /// How a debug file is opened. Empty: as any file. A process that cannot open files asks another one.
+  std::function<Result<Fd>(const std::string& path)> open_debug_file;
 };
 
 /// True when the file may hold a jemalloc: a bounded scan for its strings, for use on every mapped file of a
-/// host. Reads the file once, at most `max_file_size` bytes, never maps it.
+/// host, with all privileges. Reads what gets mapped once, at most `max_file_size` bytes, and understands
+/// nothing of the file but the table of its segments.
 Result<bool> may_hold_jemalloc(int fd, const Options& options = {});
 
 /// All there is to know about the image. nullopt: there is no jemalloc in it. The file is hostile: all sizes

@@ -1,7 +1,11 @@
 #include "locate/strings.hpp"
 
+#include <unistd.h>
+
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
+#include <limits>
 
 #include "locate/version.hpp"
 #include "util/file.hpp"
@@ -55,6 +59,16 @@ void note_anchors(std::string_view chunk, uint64_t offset, std::string_view need
   });
 }
 
+/// How many bytes from `offset` on are a hole: a file of gigabytes that takes no room on disk costs nobody
+/// anything to make, and seconds to read.
+uint64_t hole_at(int fd, uint64_t offset) {
+  const off_t data = ::lseek(fd, static_cast<off_t>(offset), SEEK_DATA);
+  if (data < 0) {
+    return errno == ENXIO ? std::numeric_limits<uint64_t>::max() : 0;
+  }
+  return static_cast<uint64_t>(data) - offset;
+}
+
 }  // namespace
 
 std::string message_tag() {
@@ -71,11 +85,20 @@ std::string message_tag() {
 
 Status scan_ranges(int fd, std::span<const ElfFile::Range> ranges, size_t overlap,
                    const std::function<bool(std::string_view chunk, uint64_t offset)>& visit) {
-  std::string buffer(chunk_size + overlap, '\0');
+  uint64_t longest = 0;
+  for (const ElfFile::Range& range : ranges) {
+    longest = std::max(longest, range.size);
+  }
+  std::string buffer(std::min<uint64_t>(longest, chunk_size) + overlap, '\0');
   for (const ElfFile::Range& range : ranges) {
     size_t kept = 0;  // bytes at the start of the buffer that were the end of the last chunk
     uint64_t done = 0;
     while (done < range.size) {
+      if (const uint64_t hole = hole_at(fd, range.offset + done); hole > 0) {
+        done += std::min(hole, range.size - done);
+        kept = 0;
+        continue;
+      }
       const size_t want = std::min<uint64_t>(chunk_size, range.size - done);
       TRY(read_at(fd, range.offset + done, buffer.data() + kept, want));
       const size_t have = kept + want;

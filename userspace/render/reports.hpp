@@ -32,6 +32,7 @@ struct ImageReport {
   std::string prefix;                            // of the public API; empty: none
   std::string conf_variable;                     // "MALLOC_CONF", "_RJEM_MALLOC_CONF"
   ledger::Maybe<uint64_t> call_sites;            // known inside the image
+  bool cached = false;                           // as it was found earlier
   std::vector<RoleReport> roles;
   std::vector<std::string> missing;  // roles wanted for this version, not found
   std::vector<std::string> notes;    // one sentence each

@@ -139,6 +139,7 @@ Json image_line(const ImageReport& report) {
           {"missing_costs", costs},
           {"conf_variable", text_or_null(report.conf_variable)},
           {"call_sites", maybe(report.call_sites)},
+          {"cached", report.cached},
           {"notes", texts(report.notes)}};
 }
 

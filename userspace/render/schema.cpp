@@ -371,6 +371,7 @@ Json image_line() {
   properties.emplace_back("missing_costs", described(map_of(string()), "what is not known without the role"));
   properties.emplace_back("conf_variable", or_null(string()));
   properties.emplace_back("call_sites", or_null(whole()));
+  properties.emplace_back("cached", described(boolean(), "as it was found at an earlier look"));
   return object(properties);
 }
 

@@ -79,6 +79,9 @@ std::string image_heading(const ImageReport& report, const TextOptions& options)
   if (report.call_sites) {
     out += wrap("call sites", human_count(*report.call_sites) + " known", options.width, label_width);
   }
+  if (report.cached) {
+    out += wrap("from cache", "looked at earlier; --rebuild looks again", options.width, label_width);
+  }
   return out;
 }
 

@@ -33,6 +33,12 @@ TEST(ParseOptions, leaves_the_command_behind_the_dashes_alone) {
   EXPECT_EQ(parsed.options->command, (std::vector<std::string>{"prog", "-p", "x", "--", "--help"}));
 }
 
+TEST(ParseOptions, can_have_an_image_looked_at_again) {
+  EXPECT_FALSE(parse_line({"image", "1"}).options->rebuild);
+  EXPECT_TRUE(parse_line({"image", "1", "--rebuild"}).options->rebuild);
+  EXPECT_FALSE(parse_line({"--rebuild"}).options);
+}
+
 TEST(ParseOptions, gives_selection_to_list) {
   const auto parsed = parse_line({"list", "-n", "redis*", "--cgroup", "/sys/fs/cgroup/web"});
   ASSERT_TRUE(parsed.options);
