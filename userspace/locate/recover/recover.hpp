@@ -29,7 +29,6 @@ struct RecoveredSite {
   uint64_t vaddr = 0, return_vaddr = 0;
   jt_purpose purpose = JT_PASS;
   jt_cause cause = JT_CAUSE_UNKNOWN;
-  bool end_of_walk = false;  // nothing is known of who called
 };
 
 struct Recovered {

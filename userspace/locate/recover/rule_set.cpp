@@ -7,6 +7,8 @@ namespace {
 
 constexpr int handler_depth = 7;
 constexpr uint64_t thunk_size = 36;
+constexpr uint64_t thin_wrapper = 128;
+constexpr uint64_t accessor = 32;
 
 struct HandlerRole {
   std::string_view ctl, role;
@@ -196,7 +198,11 @@ FunctionSet RuleSet::above_helpers(const FunctionSet& functions) {
     }
     out.wrappers.insert(id);
     for (const FunctionId caller : graph_.callers(id)) {
-      if (graph_.callees(caller) == FunctionSet{id} && !out.hooks->holds(caller) && is_plain(caller)) {
+      const FunctionSet others = without(graph_.callees(caller), {id});
+      const bool thin = graph_.at(caller).size() <= thin_wrapper &&
+                        std::all_of(others.begin(), others.end(),
+                                    [&](FunctionId other) { return graph_.at(other).size() <= accessor; });
+      if (thin && !out.hooks->holds(caller) && is_plain(caller)) {
         found.insert(caller);
       }
     }
@@ -261,7 +267,6 @@ void RuleSet::find_sweep() {
   std::erase_if(candidates, [&](FunctionId id) {
     return without(both(graph_.callees(id), out.dalloc_like), {id}).empty() || out.hooks->holds(id);
   });
-  out.sweep_like = candidates;
   if (candidates.size() > 1) {
     // Copies of extent_dalloc_wrapper were inlined: the sweep is the one the handlers come to first.
     const auto depth = [&](FunctionId id) { return below_decay_.at(id); };
@@ -271,6 +276,7 @@ void RuleSet::find_sweep() {
     }
     std::erase_if(candidates, [&](FunctionId id) { return depth(id) != nearest; });
   }
+  out.sweep_like = candidates;
   const std::string_view how = lazy_.empty()
                                    ? "calls the purge_lazy hook and a function that returns extents"
                                    : "calls extent_purge_lazy_wrapper and a function that returns extents";
@@ -279,7 +285,6 @@ void RuleSet::find_sweep() {
     return;
   }
   sweep_ = *candidates.begin();
-  out.sweep_like = candidates;
   const FunctionSet dalloc = without(both(graph_.callees(sweep_), out.dalloc_like), {sweep_});
   if (name("extent_dalloc_wrapper", dalloc,
            {"calls the dalloc hook and a purge hook", "called by the sweep"})) {
