@@ -46,6 +46,7 @@ class Machine {
     for (Value& value : values_) {
       value.constant.reset();
     }
+    stacked_.reset();
   }
 
  private:
@@ -105,6 +106,8 @@ class Machine {
     transfer.rdi = values_[rdi].constant;
     transfer.rdx = values_[rdx].constant;
     transfer.rcx = values_[rcx].constant;
+    transfer.r9 = values_[r9].constant;
+    transfer.stacked = stacked_;
     return transfer;
   }
 
@@ -156,6 +159,7 @@ class Machine {
         spills_.erase({in.base, in.displacement});
       }
     }
+    note_stacked(in);
     const uint16_t clobbered = in.kind == Instruction::Kind::call ? caller_saved : in.writes;
     for (uint8_t reg = 0; reg < values_.size(); ++reg) {
       if ((clobbered >> reg & 1) != 0) {
@@ -170,8 +174,21 @@ class Machine {
     }
   }
 
+  /// push 1, or mov dword [rsp], 1.
+  void note_stacked(const Instruction& in) {
+    const bool at_top = in.has_memory && in.base == rsp && in.displacement == 0;
+    if (in.kind == Instruction::Kind::call) {
+      stacked_.reset();
+    } else if (in.move == Instruction::Move::push_constant || (at_top && in.stores_constant)) {
+      stacked_ = static_cast<uint32_t>(in.immediate.value_or(0));
+    } else if (at_top || (in.writes >> rsp & 1) != 0) {
+      stacked_.reset();
+    }
+  }
+
   uint64_t start_, end_;
   bool absolute_;
+  std::optional<uint32_t> stacked_;
   bool seen_call_ = false;
   uint16_t written_ = 0;
   Instruction previous_;

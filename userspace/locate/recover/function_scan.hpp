@@ -17,10 +17,11 @@ struct Transfer {
   uint64_t pointer = 0;           // indirect through this word of memory; 0: otherwise
   std::optional<uint8_t> member;  // indirect through the n-th pointer of a struct
   bool conditional = false;
-  bool result_tested = false;             // for NULL
-  bool system_call = false;               // the instruction syscall itself; `number` is which
-  std::optional<uint32_t> number;         // eax
-  std::optional<uint32_t> rdi, rdx, rcx;  // constant arguments
+  bool result_tested = false;                 // for NULL
+  bool system_call = false;                   // the instruction syscall itself; `number` is which
+  std::optional<uint32_t> number;             // eax
+  std::optional<uint32_t> rdi, rdx, rcx, r9;  // constant arguments
+  std::optional<uint32_t> stacked;            // and the first one on the stack
 };
 
 struct Scan {

@@ -82,6 +82,8 @@ void note_move(const ZydisDecodedInstruction& info, std::span<const ZydisDecoded
       } else if (is_memory(operands[1])) {
         out.move = info.operand_width == 64 ? Instruction::Move::load : Instruction::Move::none;
       }
+    } else if (is_memory(operands[0]) && is_immediate(operands[1])) {
+      out.stores_constant = true;
     } else if (is_memory(operands[0]) && is_register(operands[1])) {
       out.from = general(operands[1].reg.value);
       out.move = info.operand_width == 64 ? Instruction::Move::store : Instruction::Move::none;

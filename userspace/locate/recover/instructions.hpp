@@ -23,6 +23,7 @@ struct Instruction {
   uint8_t base = no_register;                    // of a memory operand without index
   bool indexed = false;                          // its memory operand has an index
   bool has_memory = false;
+  bool stores_constant = false;    // mov [memory], constant
   bool tests_pointer = false;      // test rax,rax
   uint16_t reads = 0, writes = 0;  // general registers, as bits
   int64_t displacement = 0;        // of the memory operand with `base`

@@ -32,6 +32,7 @@ class Labels {
     if (found_.hooks) {
       label_hooks();
       label_zero_fills();
+      label_mapping();
     }
     label_set(found_.hpa, {JT_HPA});
     label_set(found_.boot, {JT_BOOT_PROBE});
@@ -75,12 +76,39 @@ class Labels {
     }
     return ids;
   }
+  /// The functions on a path of at most `length` calls from one of `from` to one of `goals`.
+  [[nodiscard]] FunctionSet between(const FunctionSet& from, const FunctionSet& goals, int length,
+                                    const FunctionSet& barrier = {}) const {
+    std::vector<FunctionSet> within;
+    for (int steps = 0; steps <= length; ++steps) {
+      within.push_back(graph_.reaching(goals, steps));
+    }
+    FunctionSet ids;
+    for (const FunctionId id : from) {
+      for (const auto& [reached, depth] : graph_.reached(id, length, barrier)) {
+        if (within[static_cast<size_t>(length - depth)].contains(reached)) {
+          ids.insert(reached);
+        }
+      }
+    }
+    return ids;
+  }
   [[nodiscard]] FunctionSet giving_back() const {
     FunctionSet ids = calls_.free;
     ids.insert(calls_.dontneed.begin(), calls_.dontneed.end());
     ids.insert(calls_.munmap.begin(), calls_.munmap.end());
     ids.insert(calls_.process_madvise.begin(), calls_.process_madvise.end());
     return ids;
+  }
+  /// The users of the hooks that hand memory out, and who leads to them.
+  [[nodiscard]] FunctionSet allocating() const {
+    FunctionSet ids;
+    for (const auto& [id, slots] : found_.hooks->users) {
+      if (slots.contains(slot_split) || slots.contains(slot_alloc)) {
+        ids.insert(id);
+      }
+    }
+    return graph_.reaching(ids, 3);
   }
   [[nodiscard]] FunctionId handler(std::string_view name) const {
     const uint64_t vaddr = subject_.tree.handler(name);
@@ -136,23 +164,25 @@ void Labels::label_hooks() {
   label(slots[slot_alloc], {JT_TRIM});
   const FunctionId destroy = found_.function("extent_destroy_wrapper");
   if (destroy != no_function) {
-    const FunctionSet below_destroy = keys(graph_.reached(handler("arena.i.destroy"), handler_depth));
-    label_set(both(unlabelled(graph_.callers(destroy)), below_destroy), {JT_DESTROY});
+    const FunctionSet destroys = both(unlabelled(graph_.callers(destroy)),
+                                      keys(graph_.reached(handler("arena.i.destroy"), handler_depth)));
+    label_set(without(destroys, allocating()), {JT_DESTROY});
     FunctionSet impl = both(graph_.callees(destroy), graph_.callees(slots[slot_destroy]));
     label_set(without(impl, keys(graph_.reached(slots[slot_dalloc], 2))), {JT_DESTROY});
   }
-  FunctionSet on_the_way = both(below(passing, 3, found_.hpa), graph_.reaching(giving_back(), 3));
-  on_the_way.merge(
-      both(below({slots[slot_commit], slots[slot_decommit]}, 3), graph_.reaching(calls_.mmap, 3)));
+  FunctionSet on_the_way = between(passing, giving_back(), wrapper_depth, found_.hpa);
+  on_the_way.merge(between({slots[slot_commit], slots[slot_decommit]}, calls_.mmap, 3));
   on_the_way.erase(no_function);
   label_set(without(on_the_way, found_.boot), {JT_PASS});
-  label_mapping();
 }
 
 /// What the alloc hook maps with also trims: a mapping too large, or at the wrong place.
 void Labels::label_mapping() {
   FunctionSet maps = both(below({found_.hooks->slots[slot_alloc]}, wrapper_depth), calls_.mmap);
   maps.merge(both(below({found_.hooks->slots[slot_alloc]}, 3), graph_.callers_of(External::munmap)));
+  for (const FunctionId id : found_.dalloc_like) {
+    maps = without(maps, graph_.callees(id));  // decommit, which is a way to purge
+  }
   // os_pages_map and its callers, which trim.
   FunctionSet unmaps = labelled_with(JT_PASS);
   unmaps = both(unmaps, calls_.munmap);
@@ -162,6 +192,11 @@ void Labels::label_mapping() {
       maps.insert(id);
     }
   }
+  std::erase_if(maps, [&](FunctionId id) {
+    const auto& edges = graph_.at(id).edges;
+    return std::any_of(edges.begin(), edges.end(),
+                       [&](const Edge& edge) { return by_site_.contains(edge.transfer.vaddr); });
+  });
   label_set(without(maps, found_.boot), {JT_TRIM});
 }
 
@@ -232,9 +267,9 @@ void Labels::label_decay() {
   FunctionId top = found_.function("arena_decay_impl");
   top = top != no_function ? top : found_.function("arena_decay");
   if (top != no_function) {
-    const FunctionSet between =
+    const FunctionSet inner =
         both(keys(graph_.reached(top, 3, found_.sweep_like)), graph_.reaching(found_.sweep_like, 2));
-    label_set(unlabelled(between), {JT_PURGE_SWEEP});
+    label_set(unlabelled(inner), {JT_PURGE_SWEEP});
   }
 }
 
@@ -252,14 +287,26 @@ void Labels::label_passing() {
       barrier.insert(id);
     }
   }
-  FunctionSet between = both(below(roots, wrapper_depth, barrier), graph_.reaching(giving_back(), 3));
-  between = without(unlabelled(between), calls_.mmap);
-  std::erase_if(between, [&](FunctionId id) {
+  FunctionSet candidates = unlabelled(between(roots, giving_back(), wrapper_depth, barrier));
+  std::erase_if(candidates, [&](FunctionId id) {
     const auto& edges = graph_.at(id).edges;
-    return std::any_of(edges.begin(), edges.end(),
+    return calls_.mmap.contains(id) || graph_.address_taken(id) ||
+           std::any_of(edges.begin(), edges.end(),
                        [&](const Edge& edge) { return by_site_.contains(edge.transfer.vaddr); });
   });
-  label_set(between, {JT_PASS});
+  // Only what nobody else calls: a function of the metadata allocator is below a purge as well.
+  const auto used_elsewhere = [&](FunctionId id) {
+    const FunctionSet elsewhere = without(without(graph_.callers(id), roots), candidates);
+    return std::any_of(elsewhere.begin(), elsewhere.end(), [&](FunctionId caller) {
+      const auto what = labels_.find(caller);
+      return what == labels_.end() || what->second.purpose != JT_PASS;
+    });
+  };
+  for (size_t before = 0; before != candidates.size();) {
+    before = candidates.size();
+    std::erase_if(candidates, used_elsewhere);
+  }
+  label_set(candidates, {JT_PASS});
 }
 
 /// A walk for the cause of a sweep has to come through to the handlers and to the background thread.
@@ -280,15 +327,16 @@ void Labels::label_causes() {
   const FunctionId dirty = handler("arena.i.dirty_decay_ms");
   const FunctionId muzzy = handler("arena.i.muzzy_decay_ms");
   if (dirty != no_function && muzzy != no_function) {
-    const FunctionSet shared = both(both(graph_.callees(dirty), graph_.callees(muzzy)), leads);
+    FunctionSet shared = both(both(graph_.callees(dirty), graph_.callees(muzzy)), leads);
+    std::erase_if(shared, [&](FunctionId id) { return graph_.callers(id) != FunctionSet{dirty, muzzy}; });
     label_set(unlabelled(shared), {JT_UNCLASSIFIED, JT_CAUSE_CTL_DECAY});
   }
-  label_set(unlabelled(both(below(tops, handler_depth, ticking_), leads)), {JT_UNCLASSIFIED});
+  label_set(unlabelled(between(tops, found_.sweep_like, handler_depth, ticking_)), {JT_UNCLASSIFIED});
 }
 
 /// arena_decay(tsdn, arena, is_background_thread, all): a tick passes false and false; true for `all` is
-/// passed where a thread leaves its arena. arena_decay_impl is called once, past arena_decay, when
-/// dirty_decay_ms is 0.
+/// passed where a thread leaves its arena. arena_decay_impl is called past arena_decay, with
+/// true for `all`, when dirty_decay_ms is 0.
 void Labels::label_callers_of_decay() {
   const FunctionId decay = found_.function("arena_decay");
   const FunctionId impl = found_.function("arena_decay_impl");
@@ -316,10 +364,13 @@ void Labels::label_callers_of_decay() {
   FunctionSet others = without(unlabelled(graph_.callers(impl)), graph_.callees(decay));
   others = without(others, keys(graph_.reached(found_.background, 3)));
   for (const FunctionId id : without(others, by_control)) {
+    // The last of its arguments: purge all.
     const auto& edges = graph_.at(id).edges;
-    const auto n =
-        std::count_if(edges.begin(), edges.end(), [&](const Edge& edge) { return edge.callee == impl; });
-    if (n == 1) {
+    const bool all = std::any_of(edges.begin(), edges.end(), [&](const Edge& edge) {
+      return edge.callee == impl &&
+             (subject_.family >= Family::v53 ? edge.transfer.stacked : edge.transfer.r9) == 1U;
+    });
+    if (all) {
       label(id, {JT_UNCLASSIFIED, JT_CAUSE_ZERO_DECAY});
     }
   }
@@ -345,6 +396,7 @@ void Labels::emit_function(FunctionId id, const Label& what) {
 
 /// A function that ends by jumping to a wrapper leaves no frame: its callers' sites speak for it.
 void Labels::emit_inherited() {
+  const FunctionSet excluded = found_.hooks ? allocating() : FunctionSet{};
   for (const auto& [id, what] : labels_) {
     const auto& edges = graph_.at(id).edges;
     const bool jumps = std::any_of(edges.begin(), edges.end(), [&](const Edge& edge) {
@@ -354,7 +406,7 @@ void Labels::emit_inherited() {
     if (!jumps || what.purpose == JT_PASS || what.purpose == JT_UNCLASSIFIED || what.purpose == JT_TRIM) {
       continue;
     }
-    for (const FunctionId caller : unlabelled(graph_.callers(id))) {
+    for (const FunctionId caller : without(unlabelled(graph_.callers(id)), excluded)) {
       for (const Edge& edge : graph_.at(caller).edges) {
         if (edge.callee == id) {
           add(edge, {what.purpose});
