@@ -16,6 +16,10 @@ CodeGraph CodeGraph::build(const ElfFile& file, const CallFrames& frames, const 
 }
 
 FunctionId CodeGraph::find(uint64_t vaddr) const {
+  // Asked for each word of data: nearly all lead elsewhere. The functions are in ascending order.
+  if (functions_.empty() || vaddr < functions_.front().start || vaddr > functions_.back().start) {
+    return no_function;
+  }
   const auto found = by_start_.find(vaddr);
   return found == by_start_.end() ? no_function : found->second;
 }

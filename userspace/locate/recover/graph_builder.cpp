@@ -11,6 +11,9 @@ constexpr uint64_t max_span = uint64_t{8} << 20;
 constexpr uint64_t max_piece = uint64_t{1} << 18;
 constexpr uint64_t max_code = uint64_t{16} << 20;
 constexpr size_t max_pieces = 60000;
+// 2 MiB of jemalloc and its neighbours: 40,000 transfers, 60,000 references.
+constexpr size_t max_transfers = 250000;
+constexpr size_t max_references = 300000;
 constexpr uint64_t max_wrapper = 160;
 constexpr size_t wrapper_instructions = 40;
 constexpr uint32_t sys_mmap = 9;
@@ -41,6 +44,7 @@ CodeGraph GraphBuilder::build(uint64_t low, uint64_t high) {
   read_window(low, high);
   follow_jumps();
   mark_called();
+  read_library();
   assemble();
   note_data();
   link();
@@ -71,7 +75,8 @@ bool GraphBuilder::is_stub_table(std::span<const uint8_t> code) const {
 
 void GraphBuilder::read_piece(const CallFrames::Entry& entry) {
   if (entry.size > max_piece || read_ > max_code || pieces_.size() >= max_pieces ||
-      pieces_.contains(entry.start) || !file_.executable(entry.start)) {
+      n_transfers_ > max_transfers || n_references_ > max_references || pieces_.contains(entry.start) ||
+      !file_.executable(entry.start)) {
     return;
   }
   const auto code = file_.read_vaddr(entry.start, entry.size, max_piece);
@@ -83,6 +88,8 @@ void GraphBuilder::read_piece(const CallFrames::Entry& entry) {
   piece.start = entry.start;
   piece.size = entry.size;
   piece.scan = scan(*code, entry.start, absolute_);
+  n_transfers_ += piece.scan.transfers.size();
+  n_references_ += piece.scan.references.size();
   const auto rule = frames_.rule_at(entry.start);
   piece.mid_frame =
       rule && rule->cfa_register != JT_CFA_NONE && (rule->cfa_register != JT_CFA_SP || rule->cfa_offset != 8);
@@ -134,6 +141,21 @@ void GraphBuilder::mark_called() {
         callee->second.called = true;
       }
     }
+  }
+}
+
+/// The C library of a large static program lies elsewhere. It advises too: the stack of a thread that ends.
+void GraphBuilder::read_library() {
+  std::vector<uint64_t> advisers;
+  for (const auto& [vaddr, external] : graph_.wrappers_) {
+    if (external == External::madvise && !pieces_.contains(vaddr)) {
+      advisers.push_back(vaddr);
+    }
+  }
+  if (advisers.size() == 1) {
+    read_window(advisers.front(), advisers.front());
+    follow_jumps();
+    mark_called();
   }
 }
 
@@ -308,37 +330,31 @@ External GraphBuilder::wrapper_at(uint64_t vaddr) const {
 
 /// Which words of data hold the address of a function or of something a function mentions.
 void GraphBuilder::note_data() {
-  std::unordered_set<uint64_t> mentioned;
   for (FunctionId id = 0; id < graph_.size(); ++id) {
     for (const uint64_t reference : graph_.functions_[id].references) {
       graph_.users_[reference].push_back(id);
-      mentioned.insert(reference);
     }
   }
-  data_.for_each_run([&](uint64_t vaddr, const uint8_t* run, size_t n) {
+  for (const auto& [mentioned, users] : graph_.users_) {
+    if (const FunctionId id = graph_.find(mentioned); id != no_function) {
+      graph_.taken_.insert(id);
+    }
+    // A pointer that code reads: what it leads to counts as mentioned.
+    const uint64_t value = mentioned % 8 == 0 ? data_.word(mentioned).value_or(0) : 0;
+    if (value != 0) {
+      auto& holders = graph_.holders_[value];
+      if (holders.size() < max_holders) {
+        holders.push_back(mentioned);
+      }
+    }
+  }
+  data_.for_each_run([&](uint64_t, const uint8_t* run, size_t n) {
     for (size_t i = 0; i < n; ++i) {
-      const uint64_t value = word_of(run, i);
-      const uint64_t at = vaddr + 8 * i;
-      if (value < 0x100) {
-        continue;
-      }
-      if (const FunctionId id = graph_.find(value); id != no_function) {
+      if (const FunctionId id = graph_.find(word_of(run, i)); id != no_function) {
         graph_.taken_.insert(id);
-      }
-      // A pointer that code reads: what it leads to counts as mentioned.
-      if (mentioned.contains(at)) {
-        auto& holders = graph_.holders_[value];
-        if (holders.size() < max_holders) {
-          holders.push_back(at);
-        }
       }
     }
   });
-  for (const uint64_t reference : mentioned) {
-    if (const FunctionId id = graph_.find(reference); id != no_function) {
-      graph_.taken_.insert(id);
-    }
-  }
 }
 
 void GraphBuilder::link() {

@@ -40,6 +40,7 @@ class GraphBuilder {
   std::optional<Target> through_stub(uint64_t vaddr) const;
   External wrapper_at(uint64_t vaddr) const;
   void mark_called();
+  void read_library();
   void note_data();
   uint64_t owner_of(uint64_t start) const;
   void assemble();
@@ -55,6 +56,7 @@ class GraphBuilder {
   std::deque<uint64_t> unread_jumps_;
   std::unordered_map<uint64_t, Target> targets_;
   uint64_t read_ = 0;
+  size_t n_transfers_ = 0, n_references_ = 0;
   bool absolute_ = false;
 };
 

@@ -96,9 +96,9 @@ void RuleSet::name_handlers() {
     const auto& nodes = subject_.tree.nodes();
     const auto n = std::count_if(nodes.begin(), nodes.end(),
                                  [&](const auto& node) { return node.second.handler == vaddr; });
-    const std::string table = "handler in the mallctl table of " + std::string(h.ctl);
+    const std::string table = "handler of " + std::string(h.ctl) + " in mallctl's tables";
     if (vaddr != 0 && n == 1) {
-      name(h.role, graph_.find(vaddr), {table, "the table's tree begins with version and epoch"});
+      name(h.role, graph_.find(vaddr), {table, "their root begins with version and epoch"});
     }
   }
   decay_ = handler("arena.i.decay");
@@ -145,7 +145,7 @@ void RuleSet::name_slots() {
     if (id != no_function && n == 1) {
       name(spelled(s.now, s.before), id,
            {"slot " + std::to_string(s.slot) + " of the default extent hooks",
-            std::to_string(out.hooks->score) + " of the table's 5 other slots reach their system calls"});
+            std::to_string(out.hooks->score) + " of 5 other slots reach their system calls"});
     }
   }
 }
@@ -232,12 +232,14 @@ void RuleSet::name_wrappers() {
   find_dalloc_like();
   struct Wrapper {
     HookSlot slot;
-    std::string_view role, fact;
+    std::string_view role, impl, fact;
   };
   for (const Wrapper& w :
-       {Wrapper{slot_purge_lazy, "extent_purge_lazy_wrapper", "the only hook it calls is purge_lazy"},
-        Wrapper{slot_purge_forced, "extent_purge_forced_wrapper", "the only hook it calls is purge_forced"},
-        Wrapper{slot_destroy, "extent_destroy_wrapper", "the only hook it calls is destroy"}}) {
+       {Wrapper{slot_purge_lazy, "extent_purge_lazy_wrapper", "extent_purge_lazy_impl",
+                "the only hook it calls is purge_lazy"},
+        Wrapper{slot_purge_forced, "extent_purge_forced_wrapper", "extent_purge_forced_impl",
+                "the only hook it calls is purge_forced"},
+        Wrapper{slot_destroy, "extent_destroy_wrapper", "", "the only hook it calls is destroy"}}) {
     FunctionSet preferred;
     const FunctionSet all = with_thunks(above_helpers(only_calling(w.slot)), preferred);
     if (w.slot == slot_purge_lazy) {
@@ -246,7 +248,11 @@ void RuleSet::name_wrappers() {
     if (w.slot != slot_destroy) {
       out.wrappers.insert(all.begin(), all.end());
     }
-    name(w.role, preferred, {w.fact, "compares with the table of default hooks"});
+    // With a thunk that nobody calls beside it, it is the thunk's inner function.
+    const bool inner =
+        all.size() == 2 && preferred.size() == 1 && graph_.at(*preferred.begin()).size() > thunk_size;
+    name(inner && w.slot != slot_destroy ? w.impl : w.role, preferred,
+         {w.fact, "compares with the table of default hooks"});
   }
 }
 
