@@ -22,8 +22,11 @@ render::ImageReport to_report(const collect::NamedImage& named) {
                              .missing = image.missing,
                              .notes = image.notes};
   for (const locate::FoundRole& role : image.roles) {
-    render::RoleReport row{
-        .role = role.role, .symbol = role.symbol, .offset = role.offset, .found_by = role.found_by};
+    render::RoleReport row{.role = role.role,
+                           .symbol = role.symbol,
+                           .offset = role.offset,
+                           .found_by = role.found_by,
+                           .evidence = role.evidence};
     const auto probe = std::find_if(image.probes.begin(), image.probes.end(),
                                     [&](const auto& candidate) { return candidate.role == role.role; });
     if (probe != image.probes.end()) {

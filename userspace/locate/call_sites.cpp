@@ -60,16 +60,6 @@ class Callees {
   std::unordered_map<uint64_t, std::string_view> stubs_;
 };
 
-jt_site site_of(const RoleEntry& entry, jt_purpose purpose, const FrameRule& rule) {
-  jt_site site{};
-  site.cfa_register = static_cast<uint8_t>(rule.cfa_register);
-  site.cfa_offset = rule.cfa_offset;
-  site.saved_bp = rule.saved_bp;
-  site.purpose = static_cast<uint8_t>(purpose);
-  site.cause = static_cast<uint8_t>(entry.cause);
-  return site;
-}
-
 /// One address, two names: identical functions folded into one (lld --icf, rustc). The callers tell what it
 /// was, so a wrapper wins; two different purposes are none.
 void merge(jt_site& known, const jt_site& other) {
@@ -83,6 +73,16 @@ void merge(jt_site& known, const jt_site& other) {
 }
 
 }  // namespace
+
+jt_site site_at(jt_purpose purpose, jt_cause cause, const FrameRule& rule) {
+  jt_site site{};
+  site.cfa_register = static_cast<uint8_t>(rule.cfa_register);
+  site.cfa_offset = rule.cfa_offset;
+  site.saved_bp = rule.saved_bp;
+  site.purpose = static_cast<uint8_t>(purpose);
+  site.cause = static_cast<uint8_t>(cause);
+  return site;
+}
 
 std::vector<Call> find_calls(std::span<const uint8_t> code, uint64_t vaddr) {
   ZydisDecoder decoder;
@@ -217,7 +217,7 @@ std::vector<CallSite> find_call_sites(const ElfFile& file, const Symbols& symbol
         continue;
       }
       const jt_purpose purpose = call_purpose(*function.entry, callees.of(call));
-      const jt_site site = site_of(*function.entry, purpose, rule.value_or(FrameRule{}));
+      const jt_site site = site_at(purpose, function.entry->cause, rule.value_or(FrameRule{}));
       const auto [known, fresh] = sites.try_emplace(*offset + 1, site);
       if (!fresh) {
         merge(known->second, site);

@@ -42,6 +42,9 @@ class Imports {
 /// callee tells them apart.
 jt_purpose call_purpose(const RoleEntry& caller, std::string_view callee);
 
+/// A jt_site for the call at a place with this frame.
+jt_site site_at(jt_purpose purpose, jt_cause cause, const FrameRule& rule);
+
 /// All call sites of the functions, ascending by return address, one per address.
 std::vector<CallSite> find_call_sites(const ElfFile& file, const Symbols& symbols, const CallFrames& frames);
 

@@ -11,6 +11,7 @@
 #include "locate/elf_file.hpp"
 #include "locate/layout.hpp"
 #include "locate/prologue.hpp"
+#include "locate/recover/recover.hpp"
 #include "locate/roles.hpp"
 #include "locate/strings.hpp"
 #include "locate/symbols.hpp"
@@ -144,7 +145,7 @@ void add_roles(const ElfFile& file, const Symbols& symbols, Image& image) {
     const auto offset = file.file_offset(function.vaddr);
     if (function.entry->jemalloc && function.variant != Variant::cold && offset) {
       image.roles.push_back({std::string(function.entry->role), function.symbol, function.vaddr, *offset,
-                             function.size, function.found_by});
+                             function.size, function.found_by, function.evidence});
     }
   }
 }
@@ -180,7 +181,7 @@ void add_probe(const ElfFile& file, const Symbols& symbols, const ProbePlan& pla
   const auto code = file.read_vaddr(function->vaddr, size, prologue_size);
   const auto point = code && file.executable(function->vaddr) ? choose_probe(*code) : std::nullopt;
   if (!offset || !point) {
-    image.notes.push_back("the code of " + function->symbol + " cannot be read: it is not probed");
+    image.notes.push_back("the code of " + std::string(plan.name) + " cannot be read: it is not probed");
     return;
   }
   ProbeSite probe{std::string(plan.name), *offset + point->offset, point->cost, point->instruction, {}};
@@ -200,23 +201,96 @@ void add_call_sites(const ElfFile& file, const Symbols& symbols, Image& image) {
   image.call_sites = find_call_sites(file, symbols, *frames);
 }
 
-/// What the symbols make possible.
-void use_symbols(const ElfFile& file, const Symbols& symbols, Family family, Image& image) {
-  const bool sweep = !entries_of(symbols, sweep_role(family)).empty();
-  const bool evict = !entries_of(symbols, evict_role(family)).empty();
+void add_missing(const Symbols& symbols, Family family, Image& image) {
   for (const std::string_view role : wanted_roles(family)) {
     if (entries_of(symbols, role).empty()) {
       image.missing.emplace_back(role);
     }
   }
-  if (!sweep && !evict) {
-    const bool none = !symbols.any_private;
-    image.notes.emplace_back(
-        none ? "stripped: no function inside jemalloc has a symbol; purges are recognised by "
-               "their system calls alone"
-             : "the symbols lack the functions of a decay pass");
+}
+
+/// What was recovered, in the shape of a symbol table.
+Symbols as_symbols(const recover::Recovered& recovered) {
+  Symbols symbols;
+  for (const recover::RecoveredFunction& function : recovered.functions) {
+    if (const RoleEntry* entry = find_role(function.role)) {
+      symbols.functions.push_back({"", "", entry, Variant::plain, function.vaddr,
+                                   function.pieces.front().size, "recovered", function.evidence});
+    }
+  }
+  return symbols;
+}
+
+std::vector<CallSite> as_call_sites(const ElfFile& file, const CallFrames& frames,
+                                    const std::vector<recover::RecoveredSite>& sites) {
+  std::vector<CallSite> found;
+  for (const recover::RecoveredSite& site : sites) {
+    const auto offset = file.file_offset(site.return_vaddr - 1);
+    const auto rule = frames.rule_at(site.vaddr);
+    if (offset) {
+      found.push_back({*offset + 1, site_at(site.purpose, site.cause, rule.value_or(FrameRule{}))});
+    }
+  }
+  return found;
+}
+
+/// The table of layouts holds for builds with 4 kB pages: the code has to agree.
+void check_layout(const ElfFile& file, const Symbols& symbols, Family family, Image& image) {
+  constexpr uint64_t most = 64 << 10;
+  for (const std::string_view role : {evict_role(family), sweep_role(family)}) {
+    const Function* function = sole_entry(symbols, role);
+    const auto code =
+        function == nullptr ? Result<Bytes>(Bytes{}) : file.read_vaddr(function->vaddr, function->size, most);
+    if (code && uses_displacement(*code, image.cache_state_offset)) {
+      return;
+    }
+  }
+  image.notes.emplace_back(
+      "where a cache keeps its state was not seen in the code: it is tested at run time");
+}
+
+/// Without the symbols that matter: what the code itself gives away.
+void use_recovery(const ElfFile& file, Family family, bool any_private, Image& image) {
+  const auto frames = CallFrames::read(file);
+  recover::Recovered recovered;
+  if (frames) {
+    recovered = recover::recover(file, *frames, family);
+  }
+  const Symbols symbols = as_symbols(recovered);
+  add_missing(symbols, family, image);
+  if (recovered.sites.empty()) {
+    image.notes.emplace_back(any_private ? "the symbols lack the functions of a decay pass"
+                             : frames    ? "stripped: no function inside jemalloc has a symbol; purges are "
+                                           "recognised by their system calls alone"
+                                      : "stripped, and without call frame information: purges are recognised "
+                                        "by their system calls alone");
     return;
   }
+  image.tier = recovered.sweep ? Tier::recovered : Tier::callsite;
+  if (const auto* handler = recovered.tree.node("epoch"); handler != nullptr && handler->handler != 0) {
+    image.text = text_segment(file, handler->handler);
+  }
+  add_roles(file, symbols, image);
+  for (const ProbePlan& plan : probe_plans(family)) {
+    add_probe(file, symbols, plan, image);
+  }
+  check_layout(file, symbols, family, image);
+  image.call_sites = as_call_sites(file, *frames, recovered.sites);
+  image.notes.emplace_back(recovered.sweep
+                               ? "stripped: functions inside jemalloc were recovered from its code"
+                               : "stripped: the function of a decay pass was not recovered; calls are told "
+                                 "apart by where they are made");
+}
+
+/// What the symbols make possible.
+void use_symbols(const ElfFile& file, const Symbols& symbols, Family family, Image& image) {
+  const bool sweep = !entries_of(symbols, sweep_role(family)).empty();
+  const bool evict = !entries_of(symbols, evict_role(family)).empty();
+  if (!sweep && !evict) {
+    use_recovery(file, family, symbols.any_private, image);
+    return;
+  }
+  add_missing(symbols, family, image);
   image.tier = Tier::symbols;
   add_roles(file, symbols, image);
   for (const ProbePlan& plan : probe_plans(family)) {

@@ -36,7 +36,8 @@ struct FoundRole {
   uint64_t vaddr = 0;    // as linked
   uint64_t offset = 0;   // in the file
   uint64_t size = 0;     // bytes
-  std::string found_by;  // "symtab", "dynsym", "debuglink", "build-id", "minidebuginfo"
+  std::string found_by;  // "symtab", "dynsym", "debuglink", "build-id", "minidebuginfo", "recovered"
+  std::vector<std::string> evidence;  // recovered: the facts that agree, for people
 };
 
 /// An instruction to put a uprobe on.

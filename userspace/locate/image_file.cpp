@@ -34,6 +34,7 @@ static void fields(auto& archive, wire::Is<FoundRole> auto& it) {
   archive(4, it.offset);
   archive(5, it.size);
   archive(6, it.found_by);
+  archive(7, it.evidence);
 }
 
 static void fields(auto& archive, wire::Is<ProbeSite> auto& it) {

@@ -1,6 +1,9 @@
 #include "locate/layout.hpp"
 
+#include <algorithm>
 #include <cstring>
+
+#include "locate/recover/instructions.hpp"
 
 namespace jemtrace::locate {
 namespace {
@@ -34,6 +37,13 @@ std::optional<uint32_t> getter_offset(std::span<const uint8_t> code) {
   uint32_t offset = 0;
   std::memcpy(&offset, code.data() + 2, sizeof offset);
   return offset > 0 && offset < max_layout ? std::optional(offset) : std::nullopt;
+}
+
+bool uses_displacement(std::span<const uint8_t> code, int64_t displacement) {
+  const auto instructions = recover::decode(code, 0);
+  return std::any_of(instructions.begin(), instructions.end(), [&](const recover::Instruction& in) {
+    return in.base != recover::no_register && in.displacement == displacement;
+  });
 }
 
 CacheLayout cache_layout(const ElfFile& file, const Symbols& symbols, Family family) {

@@ -18,6 +18,9 @@ struct CacheLayout {
 /// The offset in "mov disp(%rdi),%eax; ret", which is all of extents_state_get.
 std::optional<uint32_t> getter_offset(std::span<const uint8_t> code);
 
+/// Whether the code of a function has an operand in memory at this distance from a register.
+bool uses_displacement(std::span<const uint8_t> code, int64_t displacement);
+
 CacheLayout cache_layout(const ElfFile& file, const Symbols& symbols, Family family);
 
 }  // namespace jemtrace::locate

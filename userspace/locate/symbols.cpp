@@ -82,8 +82,14 @@ void Symbols::add_table(const ElfFile& file, const ElfFile::Section& table, cons
     if (!name || functions.size() >= max_functions || symbol.st_size > max_function_size) {
       continue;
     }
-    functions.push_back({std::string(text), std::string(name->prefix), find_role(name->role), name->variant,
-                         symbol.st_value, symbol.st_size, found_by});
+    functions.push_back({std::string(text),
+                         std::string(name->prefix),
+                         find_role(name->role),
+                         name->variant,
+                         symbol.st_value,
+                         symbol.st_size,
+                         found_by,
+                         {}});
   }
 }
 

@@ -21,6 +21,7 @@ struct Function {
   Variant variant = Variant::plain;
   uint64_t vaddr = 0, size = 0;
   std::string found_by;
+  std::vector<std::string> evidence;  // of a function recovered without symbols
 };
 
 /// What the symbol tables of an image, and of its debug file, say.

@@ -71,10 +71,10 @@ Json image_object(const ledger::ImageInfo& image) {
 }
 
 Json role_report(const RoleReport& role) {
-  return {{"symbol", text_or_null(role.symbol)},          {"offset", role.offset},
-          {"found_by", text_or_null(role.found_by)},      {"probe", role.probe_offset ? "entry" : "none"},
-          {"cost_class", maybe(role.cost_class)},         {"probe_offset", maybe(role.probe_offset)},
-          {"instruction", text_or_null(role.instruction)}};
+  return {{"symbol", text_or_null(role.symbol)},           {"offset", role.offset},
+          {"found_by", text_or_null(role.found_by)},       {"probe", role.probe_offset ? "entry" : "none"},
+          {"cost_class", maybe(role.cost_class)},          {"probe_offset", maybe(role.probe_offset)},
+          {"instruction", text_or_null(role.instruction)}, {"evidence", texts(role.evidence)}};
 }
 
 }  // namespace

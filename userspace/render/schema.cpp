@@ -366,6 +366,7 @@ Json image_line() {
   role.emplace_back("symbol", or_null(string()));
   role.emplace_back("probe_offset", or_null(whole()));
   role.emplace_back("instruction", or_null(string()));
+  role.emplace_back("evidence", described(array_of(string()), "of a role found without a symbol"));
   std::vector<Property> properties = image_properties(object(role));
   properties.insert(properties.begin(), {"type", constant("image")});
   properties.emplace_back("missing_costs", described(map_of(string()), "what is not known without the role"));

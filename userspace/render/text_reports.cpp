@@ -86,30 +86,59 @@ std::string image_heading(const ImageReport& report, const TextOptions& options)
 }
 
 std::string roles_table(const ImageReport& report, const TextOptions& options) {
+  // Without symbols there is nothing to spell: the column would be empty.
+  const bool spelled = std::any_of(report.roles.begin(), report.roles.end(),
+                                   [](const RoleReport& role) { return !role.symbol.empty(); });
   std::vector<std::vector<std::string>> rows;
   bool probed = false;
   for (const RoleReport& role : report.roles) {
     probed |= role.probe_offset.has_value();
-    rows.push_back({escape(role.role), or_dash(role.symbol), fmt::format("{:#x}", role.offset),
-                    or_dash(role.found_by), role.probe_offset ? or_dash(role.instruction) : "-",
-                    probe_cost(role)});
+    rows.push_back({escape(role.role)});
+    if (spelled) {
+      rows.back().push_back(or_dash(role.symbol));
+    }
+    rows.back().insert(rows.back().end(),
+                       {fmt::format("{:#x}", role.offset), or_dash(role.found_by),
+                        role.probe_offset ? or_dash(role.instruction) : "-", probe_cost(role)});
   }
   if (rows.empty()) {
     return {};
   }
+  std::vector<Column> columns = {{"ROLE", 0, true, 0, "", 18},
+                                 {"OFFSET"},
+                                 {"FOUND BY", 0, true},
+                                 {"PROBE ON", 0, true, 0, "", 8},
+                                 {"COST"}};
+  if (spelled) {
+    columns.insert(columns.begin() + 1, {"SYMBOL", 0, true, 0, "", 12});
+  }
   std::string out = "\n";
-  out += table({{"ROLE", 0, true, 0, "", 18},
-                {"SYMBOL", 0, true, 0, "", 12},
-                {"OFFSET"},
-                {"FOUND BY", 0, true},
-                {"PROBE ON", 0, true, 0, "", 8},
-                {"COST"}},
-               rows, options);
+  out += table(columns, rows, options);
   if (probed) {
     out +=
         dim("COST of a probe hit: 0.6 us if the kernel emulates it, up to 16 us if it steps", options) + '\n';
   }
   return out;
+}
+
+std::string joined(const std::vector<std::string>& facts) {
+  std::string out;
+  for (const std::string& fact : facts) {
+    out += (out.empty() ? "" : "; ") + escape(fact);
+  }
+  return out;
+}
+
+/// Why a function that has no symbol is taken for the one it is.
+std::string evidence_list(const ImageReport& report, const TextOptions& options) {
+  std::string out;
+  for (const RoleReport& role : report.roles) {
+    if (!role.evidence.empty()) {
+      out += wrap(fmt::format("  {}", escape(role.role)), "", options.width, 2);
+      out += wrap("   ", joined(role.evidence), options.width, 4);
+    }
+  }
+  return out.empty() ? out : fmt::format("\n{}\n{}", bold("EVIDENCE", options), out);
 }
 
 std::string missing_list(const ImageReport& report, const TextOptions& options) {
@@ -160,8 +189,8 @@ std::string list_text(const std::vector<ListRow>& rows, const TextOptions& optio
 }
 
 std::string image_text(const ImageReport& report, const TextOptions& options) {
-  std::string out =
-      image_heading(report, options) + roles_table(report, options) + missing_list(report, options);
+  std::string out = image_heading(report, options) + roles_table(report, options) +
+                    evidence_list(report, options) + missing_list(report, options);
   for (const std::string& note : report.notes) {
     out += wrap("note", escape(note), options.width, label_width);
   }

@@ -13,13 +13,13 @@ using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::Not;
 
-TEST(AnalyseLibrary, knows_a_stripped_library_by_its_strings) {
+TEST(AnalyseLibrary, recovers_the_functions_of_a_stripped_library) {
   if (!std::filesystem::exists(library)) {
     GTEST_SKIP() << "no " << library;
   }
   const auto image = analyse_file(library, {.debug_root = "/nonexistent"});
   ASSERT_TRUE(image);
-  EXPECT_EQ(image->tier, Tier::syscall);
+  EXPECT_EQ(image->tier, Tier::recovered);
   EXPECT_EQ(image->linkage, Linkage::shared);
   EXPECT_EQ(image->version.major, 5);
   EXPECT_TRUE(image->version.text.starts_with("5."));
@@ -29,10 +29,15 @@ TEST(AnalyseLibrary, knows_a_stripped_library_by_its_strings) {
   EXPECT_FALSE(image->musl);
   EXPECT_GT(image->text.size, 100000u);
   EXPECT_EQ(image->exe_code_vaddr, image->text.vaddr);
-  EXPECT_THAT(image->call_sites, IsEmpty());
-  EXPECT_THAT(image->probes, IsEmpty());
+  EXPECT_GT(image->call_sites.size(), 100u);
+  EXPECT_EQ(image->probes.size(), 2u);
+  EXPECT_NE(image->cache_state_offset, 0u);
   EXPECT_THAT(image->notes, Contains(HasSubstr("stripped")));
-  EXPECT_THAT(image->missing, Contains("pac_decay_to_limit"));
+  EXPECT_THAT(image->missing, IsEmpty());
+  for (const FoundRole& found : image->roles) {
+    EXPECT_EQ(found.found_by, "recovered");
+    EXPECT_GE(found.evidence.size(), 2u) << found.role;
+  }
 }
 
 TEST(MayHoldJemalloc, is_false_for_what_has_none) {
@@ -118,11 +123,11 @@ TEST_P(ProgramTest, knows_the_frame_of_each_call_site) {
   }
 }
 
-TEST_P(ProgramTest, has_only_strings_when_stripped) {
+TEST_P(ProgramTest, is_recovered_when_stripped) {
   ASSERT_TRUE(run("strip " + program_));
   const auto image = analyse_file(program_, options_);
   ASSERT_TRUE(image);
-  EXPECT_EQ(image->tier, Tier::syscall);
+  EXPECT_EQ(image->tier, Tier::recovered);
   EXPECT_EQ(image->linkage, Linkage::static_linked);
   EXPECT_TRUE(image->version.known());
 }
@@ -146,7 +151,7 @@ TEST_P(ProgramTest, finds_its_debug_file_by_link_below_the_debug_root_only) {
                   " && objcopy --only-keep-debug program program.debug && strip -o stripped " +
                   "program && objcopy --add-gnu-debuglink=program.debug stripped"));
   // Beside the program it lies already; a container could have put it there.
-  EXPECT_EQ(analyse_file(stripped, options_)->tier, Tier::syscall);
+  EXPECT_EQ(analyse_file(stripped, options_)->tier, Tier::recovered);
   ASSERT_TRUE(
       run("mkdir -p " + place + "/.debug && mv " + (folder_ / "program.debug") + " " + place + "/.debug/"));
   const auto image = analyse_file(stripped, options_);
@@ -162,7 +167,7 @@ TEST_P(ProgramTest, refuses_the_debug_file_of_another_build) {
                   "/" + id.substr(2) + ".debug"));
   const auto image = analyse_file(program_, options_);
   ASSERT_TRUE(image);
-  EXPECT_EQ(image->tier, Tier::syscall);
+  EXPECT_EQ(image->tier, Tier::recovered);
   EXPECT_THAT(image->notes, Contains(HasSubstr("another build-id")));
 }
 
@@ -183,7 +188,7 @@ TEST_P(ProgramTest, survives_broken_mini_debug_info) {
                   "strip -o stripped program && objcopy --add-section .gnu_debugdata=cut stripped"));
   const auto image = analyse_file(folder_ / "stripped", options_);
   ASSERT_TRUE(image);
-  EXPECT_EQ(image->tier, Tier::syscall);
+  EXPECT_EQ(image->tier, Tier::recovered);
   EXPECT_THAT(image->notes, Contains(HasSubstr("MiniDebugInfo")));
 }
 
