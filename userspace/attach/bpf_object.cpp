@@ -18,6 +18,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <limits>
 #include <mutex>
 #include <numeric>
 #include <thread>
@@ -452,22 +453,37 @@ std::optional<jt_image_checks> BpfObject::checks(uint32_t image) const {
   return checks;
 }
 
+// With copies a skipped run is no loss yet: what all programs of an enter and of its exit missed is. No more
+// than the one that missed the fewest, and no more than the first ones missed and no copy made up for.
 std::optional<uint64_t> BpfObject::missed_runs() const {
+  const auto& programs = impl_->skeleton->progs;
   const auto after = copies(*impl_->skeleton);
-  uint64_t missed = 0;
+  uint64_t missed = 0;  // by the first ones
+  uint64_t least = std::numeric_limits<uint64_t>::max();
+  uint64_t others = 0;
   bpf_program* program = nullptr;
   bpf_object__for_each_program(program, impl_->skeleton->obj) {
-    if (std::find(after.begin(), after.end(), program) != after.end()) {
-      continue;  // what a copy missed was done by the first, or is missed there
+    if (!bpf_program__autoload(program)) {
+      continue;
     }
     const auto count = recursion_misses(bpf_program__fd(program));
     if (!count) {
       return std::nullopt;
     }
-    missed += *count;
+    const bool first = program == programs.enter_call || program == programs.exit_call;
+    if (first || std::find(after.begin(), after.end(), program) != after.end()) {
+      missed += first ? *count : 0;
+      least = std::min(least, *count);
+    } else {
+      others += *count;
+    }
   }
   const auto rescued = sum_of_cpus(JT_RESCUED_RUN);
-  return rescued ? std::optional(missed - std::min(missed, *rescued)) : std::nullopt;
+  if (!rescued) {
+    return std::nullopt;
+  }
+  missed -= std::min(missed, *rescued);
+  return others + (features_.preemptible ? std::min(missed, least) : missed);
 }
 
 std::optional<uint64_t> BpfObject::sum_of_cpus(uint32_t slot) const {
