@@ -37,6 +37,7 @@ class RuleSet {
   [[nodiscard]] FunctionSet only_calling(uint8_t slot) const;
   FunctionSet above_helpers(const FunctionSet& functions);
   FunctionSet with_thunks(const FunctionSet& functions, FunctionSet& preferred) const;
+  [[nodiscard]] bool is_inner(FunctionId id, const FunctionSet& with_thunk) const;
   void find_dalloc_like();
   void find_background();
   void name_decay_chain();

@@ -126,6 +126,9 @@ class Labels {
   void label_passing();
   void label_causes();
   void label_callers_of_decay();
+  void label_thread_exit(FunctionId caller, const Edge& edge);
+  void label_immediate_decay(FunctionId decay);
+  [[nodiscard]] FunctionSet by_control(int depth) const;
   void emit();
   void emit_function(FunctionId id, const Label& what);
   void emit_inherited();
@@ -192,10 +195,12 @@ void Labels::label_mapping() {
       maps.insert(id);
     }
   }
+  // What tests which hooks are in force does more than map: extent_alloc_dss.
   std::erase_if(maps, [&](FunctionId id) {
     const auto& edges = graph_.at(id).edges;
-    return std::any_of(edges.begin(), edges.end(),
-                       [&](const Edge& edge) { return by_site_.contains(edge.transfer.vaddr); });
+    return found_.hooks->users.contains(id) || std::any_of(edges.begin(), edges.end(), [&](const Edge& edge) {
+             return by_site_.contains(edge.transfer.vaddr);
+           });
   });
   label_set(without(maps, found_.boot), {JT_TRIM});
 }
@@ -334,46 +339,86 @@ void Labels::label_causes() {
   label_set(unlabelled(between(tops, found_.sweep_like, handler_depth, ticking_)), {JT_UNCLASSIFIED});
 }
 
-/// arena_decay(tsdn, arena, is_background_thread, all): a tick passes false and false; true for `all` is
-/// passed where a thread leaves its arena. arena_decay_impl is called past arena_decay, with
-/// true for `all`, when dirty_decay_ms is 0.
+/// arena_decay(tsdn, arena, is_background_thread, all): a tick passes false and false. Where a thread leaves
+/// its arena, `all` is true: tcache_destroy and arena_migrate.
 void Labels::label_callers_of_decay() {
   const FunctionId decay = found_.function("arena_decay");
-  const FunctionId impl = found_.function("arena_decay_impl");
   if (decay == no_function) {
     return;
   }
-  FunctionSet by_control;
-  for (const char* name :
-       {"arena.i.destroy", "arena.i.reset", "thread.idle", "arena.i.decay", "arena.i.purge"}) {
-    by_control.merge(keys(graph_.reached(handler(name), 2)));
-  }
-  for (const FunctionId caller : without(graph_.callers(decay), by_control)) {
+  for (const FunctionId caller : without(graph_.callers(decay), by_control(2))) {
     for (const Edge& edge : graph_.at(caller).edges) {
-      if (edge.callee == decay && edge.transfer.rdx == 0U && edge.transfer.rcx) {
-        ticking_.insert(caller);
+      const Transfer& transfer = edge.transfer;
+      if (edge.callee != decay || transfer.rdx != 0U || (!transfer.rcx && !transfer.rcx_may_be_one)) {
+        continue;
       }
-      if (edge.callee == decay && edge.transfer.rdx == 0U && edge.transfer.rcx == 1U) {
-        by_site_.emplace(edge.transfer.vaddr, Label{JT_UNCLASSIFIED, JT_CAUSE_THREAD_EXIT});
+      ticking_.insert(caller);
+      if (transfer.rcx == 1U || transfer.rcx_may_be_one) {
+        label_thread_exit(caller, edge);
       }
     }
   }
+  label_immediate_decay(decay);
+}
+
+/// The calls that come before a jump count as well: the one that jumps has no frame any more.
+void Labels::label_thread_exit(FunctionId caller, const Edge& edge) {
+  constexpr Label left = {JT_UNCLASSIFIED, JT_CAUSE_THREAD_EXIT};
+  if (edge.transfer.return_vaddr != 0) {
+    by_site_.emplace(edge.transfer.vaddr, left);
+    return;
+  }
+  FunctionSet jumpers = {caller};
+  for (int depth = 0; depth < 4 && !jumpers.empty(); ++depth) {
+    FunctionSet next;
+    for (const FunctionId jumper : jumpers) {
+      label(jumper, left);
+      for (const FunctionId above : without(graph_.callers(jumper), jumpers)) {
+        for (const Edge& call : graph_.at(above).edges) {
+          if (call.callee == jumper && call.transfer.return_vaddr != 0) {
+            by_site_.emplace(call.transfer.vaddr, left);
+          } else if (call.callee == jumper) {
+            next.insert(above);
+          }
+        }
+      }
+    }
+    jumpers = unlabelled(next);
+  }
+}
+
+/// When dirty_decay_ms is 0, arena_decay_impl is called past arena_decay: once, for the dirty pages, with
+/// true for `all`, its last argument.
+void Labels::label_immediate_decay(FunctionId decay) {
+  const FunctionId impl = found_.function("arena_decay_impl");
   if (impl == no_function || !graph_.callees(decay).contains(impl)) {
     return;
   }
   FunctionSet others = without(unlabelled(graph_.callers(impl)), graph_.callees(decay));
   others = without(others, keys(graph_.reached(found_.background, 3)));
-  for (const FunctionId id : without(others, by_control)) {
-    // The last of its arguments: purge all.
-    const auto& edges = graph_.at(id).edges;
-    const bool all = std::any_of(edges.begin(), edges.end(), [&](const Edge& edge) {
-      return edge.callee == impl &&
-             (subject_.family >= Family::v53 ? edge.transfer.stacked : edge.transfer.r9) == 1U;
-    });
-    if (all) {
+  for (const FunctionId id : without(others, by_control(1))) {
+    int calls = 0;
+    bool all = false;
+    for (const Edge& edge : graph_.at(id).edges) {
+      if (edge.callee == impl) {
+        ++calls;
+        all = (subject_.family >= Family::v53 ? edge.transfer.stacked : edge.transfer.r9) == 1U;
+      }
+    }
+    if (calls == 1 && all) {
       label(id, {JT_UNCLASSIFIED, JT_CAUSE_ZERO_DECAY});
     }
   }
+}
+
+/// What the handlers that decay by themselves reach in few calls.
+FunctionSet Labels::by_control(int depth) const {
+  FunctionSet ids;
+  for (const char* name :
+       {"arena.i.destroy", "arena.i.reset", "thread.idle", "arena.i.decay", "arena.i.purge"}) {
+    ids.merge(keys(graph_.reached(handler(name), depth)));
+  }
+  return ids;
 }
 
 void Labels::add(const Edge& edge, Label what) {
