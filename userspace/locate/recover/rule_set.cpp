@@ -5,7 +5,6 @@
 namespace jemtrace::locate::recover {
 namespace {
 
-constexpr int handler_depth = 7;
 constexpr uint64_t thunk_size = 36;
 constexpr uint64_t thin_wrapper = 128;
 constexpr uint64_t accessor = 32;

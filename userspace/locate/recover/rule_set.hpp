@@ -6,6 +6,8 @@
 
 namespace jemtrace::locate::recover {
 
+inline constexpr int handler_depth = 7;  // calls from a mallctl handler to the sweep, at most
+
 /// The rules, in the order in which one builds on another. Names differ between 5.2 and 5.3, shapes do not.
 class RuleSet {
  public:
