@@ -270,7 +270,7 @@ void RuleSet::name_wrappers() {
     }
     // LTO leaves the wrappers behind and calls what is in them, as allocations do.
     const bool inner = w.slot != slot_destroy && preferred.size() == 1 && is_inner(*preferred.begin(), all);
-    name(inner ? w.impl : w.role, preferred, {w.fact, "compares with the table of default hooks"});
+    name(inner ? w.impl : w.role, preferred, {w.fact, "it or what it wraps mentions the default hooks"});
   }
 }
 
