@@ -17,14 +17,14 @@ struct ListRow {
 
 /// A role found in an image, and the instruction that is probed for it, if any.
 struct RoleReport {
-  std::string role;                   // "ecache_evict"
-  std::string symbol;                 // as spelled in the image; untrusted
-  uint64_t offset = 0;                // of the function, in the file
-  std::string found_by;               // "symtab", "dynsym", "recovered", ...
-  std::vector<std::string> evidence;  // recovered: the facts that agree
+  std::string role;      // "ecache_evict"
+  std::string symbol;    // as spelled in the image; untrusted
+  uint64_t offset = 0;   // of the function, in the file
+  std::string found_by;  // "symtab", "dynsym", "recovered", ...
   ledger::Maybe<uint64_t> probe_offset;
-  std::string instruction;                // "push r15"; empty when not probed
-  ledger::Maybe<std::string> cost_class;  // emulated, single_step; unset when not probed
+  std::string instruction;                 // "push r15"; empty when not probed
+  ledger::Maybe<std::string> cost_class;   // emulated, single_step; unset when not probed
+  std::vector<std::string> evidence = {};  // recovered: the facts that agree
 };
 
 struct ImageReport {

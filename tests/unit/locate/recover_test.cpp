@@ -34,6 +34,19 @@ TEST(ScanFunction, knows_no_constant_where_paths_meet) {
   EXPECT_EQ(found.transfers[0].rdx, std::nullopt);
 }
 
+TEST(ScanFunction, sees_the_other_path_into_a_merged_tail_call) {
+  const Code code = {0x31, 0xc9,                    // xor ecx, ecx
+                     0x31, 0xd2,                    // 0x1002: xor edx, edx
+                     0xe9, 0xf7, 0x0f, 0x00, 0x00,  // jmp 0x2000
+                     0xb9, 0x01, 0x00, 0x00, 0x00,  // mov ecx, 1
+                     0xeb, 0xf2};                   // jmp 0x1002
+  const auto found = scan(code, 0x1000, false);
+  ASSERT_EQ(found.transfers.size(), 1u);
+  EXPECT_EQ(found.transfers[0].rdx, 0u);
+  EXPECT_EQ(found.transfers[0].rcx, std::nullopt);
+  EXPECT_TRUE(found.transfers[0].rcx_may_be_one);
+}
+
 TEST(ScanFunction, follows_a_member_through_a_register_and_a_spill) {
   const Code code = {0x48, 0x8b, 0x43, 0x28,        // mov rax, [rbx+0x28]
                      0x48, 0x89, 0x44, 0x24, 0x08,  // mov [rsp+8], rax

@@ -95,7 +95,8 @@ std::set<int> purposes(const Outcome& outcome, const std::string& phase) {
 
 // A process walks its own stack by our table, as the kernel side does. Oracles: what the program asked for in
 // each phase, and jemalloc's own count of purged extents.
-class WalkTest : public ::testing::Test {
+/// With the table that the program's symbols make, and with the one recovered from a stripped copy.
+class WalkTest : public ::testing::TestWithParam<bool> {
  protected:
   void SetUp() override {
     const std::string here = std::filesystem::path(__FILE__).parent_path();
@@ -107,7 +108,16 @@ class WalkTest : public ::testing::Test {
     }
     image_ = analyse_file(program);
     ASSERT_TRUE(image_);
-    write_table(*image_, folder_ / "table");
+    if (GetParam()) {
+      const std::string stripped = folder_ / "stripped";
+      ASSERT_TRUE(run("strip -s -o " + stripped + " " + program));
+      const auto recovered = analyse_file(stripped);
+      ASSERT_TRUE(recovered);
+      ASSERT_EQ(recovered->tier, Tier::recovered);
+      write_table(*recovered, folder_ / "table");
+    } else {
+      write_table(*image_, folder_ / "table");
+    }
   }
 
   Outcome walk(const std::string& conf) {
@@ -123,7 +133,7 @@ class WalkTest : public ::testing::Test {
 using ::testing::Contains;
 using ::testing::IsSubsetOf;
 
-TEST_F(WalkTest, purges_are_as_many_as_jemalloc_counts) {
+TEST_P(WalkTest, purges_are_as_many_as_jemalloc_counts) {
   for (const std::string conf :
        {"narenas:1", "narenas:1,muzzy_decay_ms:1000", "narenas:1,dirty_decay_ms:20",
         "narenas:1,dirty_decay_ms:0", "narenas:1,dirty_decay_ms:20,muzzy_decay_ms:20",
@@ -138,7 +148,7 @@ TEST_F(WalkTest, purges_are_as_many_as_jemalloc_counts) {
   }
 }
 
-TEST_F(WalkTest, sweeps_pass_through_the_sweep_function) {
+TEST_P(WalkTest, sweeps_pass_through_the_sweep_function) {
   const Outcome outcome = walk("narenas:1,muzzy_decay_ms:1000");
   for (const auto& [phase, walks] : outcome.phases) {
     for (const Walk& walk : walks) {
@@ -150,7 +160,7 @@ TEST_F(WalkTest, sweeps_pass_through_the_sweep_function) {
   }
 }
 
-TEST_F(WalkTest, sweeps_tell_who_asked_for_them) {
+TEST_P(WalkTest, sweeps_tell_who_asked_for_them) {
   const Outcome outcome = walk("narenas:1,dirty_decay_ms:20");
   EXPECT_EQ(causes(outcome, "purge"), std::set<int>{JT_CAUSE_CTL_PURGE});
   EXPECT_THAT(causes(outcome, "decay"), Contains(JT_CAUSE_CTL_DECAY));
@@ -159,17 +169,20 @@ TEST_F(WalkTest, sweeps_tell_who_asked_for_them) {
   EXPECT_THAT(causes(outcome, "thread"), Contains(JT_CAUSE_THREAD_EXIT));
 }
 
-TEST_F(WalkTest, decay_time_zero_purges_at_each_free) {
+TEST_P(WalkTest, decay_time_zero_purges_at_each_free) {
   EXPECT_THAT(causes(walk("narenas:1,dirty_decay_ms:0"), "tick"), Contains(JT_CAUSE_ZERO_DECAY));
 }
 
-TEST_F(WalkTest, large_coalesced_extents_are_purged_by_the_shortcut) {
+TEST_P(WalkTest, large_coalesced_extents_are_purged_by_the_shortcut) {
   EXPECT_THAT(purposes(walk("narenas:1"), "oversize"), Contains(JT_PURGE_OVERSIZE));
 }
 
-TEST_F(WalkTest, zeroing_of_handed_out_memory_is_no_purge) {
+TEST_P(WalkTest, zeroing_of_handed_out_memory_is_no_purge) {
   EXPECT_THAT(purposes(walk("narenas:1,oversize_threshold:0"), "zero"), Contains(JT_ZERO_FILL));
 }
+
+INSTANTIATE_TEST_SUITE_P(Table, WalkTest, ::testing::Bool(),
+                         [](const auto& info) { return info.param ? "recovered" : "symbols"; });
 
 }  // namespace
 }  // namespace jemtrace::locate::testing

@@ -6,7 +6,6 @@
 namespace jemtrace::locate::recover {
 namespace {
 
-constexpr int handler_depth = 7;
 constexpr int chain_depth = 6;
 constexpr int clock_depth = 3;
 constexpr uint64_t small_function = 64;

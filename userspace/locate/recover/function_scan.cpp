@@ -10,7 +10,8 @@ namespace {
 constexpr size_t max_references = 20000;
 constexpr uint16_t caller_saved =
     1U << rax | 1U << rcx | 1U << rdx | 1U << rsi | 1U << rdi | 1U << r8 | 1U << r9 | 1U << 10 | 1U << 11;
-constexpr int result_window = 6;  // instructions between a call and the test of its result
+constexpr int result_window = 6;     // instructions between a call and the test of its result
+constexpr size_t merge_window = 16;  // instructions between a label and the call behind it
 constexpr uint64_t last_member = 8;
 
 struct Value {
@@ -213,6 +214,48 @@ void note_tested_results(const std::vector<Instruction>& code, Scan& out) {
   }
 }
 
+/// Whether the block that ends with the jump code[at] sets ecx to 1.
+bool sets_rcx_to_one(const std::vector<Instruction>& code, size_t at) {
+  for (size_t back = 1; back <= merge_window && back <= at; ++back) {
+    const Instruction& in = code[at - back];
+    if ((in.writes >> rcx & 1) != 0) {
+      return in.move == Instruction::Move::constant && in.immediate == 1U;
+    }
+    if (in.kind != Instruction::Kind::other) {
+      return false;
+    }
+  }
+  return false;
+}
+
+/// Two tail calls that differ in one constant become one, behind a label that the other path jumps to.
+void note_merged_paths(const std::vector<Instruction>& code, Scan& out) {
+  std::multimap<uint64_t, size_t> jumps;
+  for (size_t i = 0; i < code.size(); ++i) {
+    if (code[i].kind == Instruction::Kind::jump && code[i].target != 0) {
+      jumps.emplace(code[i].target, i);
+    }
+  }
+  size_t next = 0;
+  for (size_t i = 0; i < code.size() && next < out.transfers.size(); ++i) {
+    if (code[i].vaddr != out.transfers[next].vaddr) {
+      continue;
+    }
+    Transfer& transfer = out.transfers[next++];
+    for (size_t back = 0; back <= merge_window && back <= i && !transfer.rcx; ++back) {
+      const Instruction& in = code[i - back];
+      const bool ends = (in.writes >> rcx & 1) != 0 || in.kind == Instruction::Kind::call;
+      if (back > 0 && ends) {
+        break;
+      }
+      const auto [first, last] = jumps.equal_range(in.vaddr);
+      transfer.rcx_may_be_one = transfer.rcx_may_be_one || std::any_of(first, last, [&](const auto& jump) {
+                                  return sets_rcx_to_one(code, jump.second);
+                                });
+    }
+  }
+}
+
 }  // namespace
 
 Scan scan(std::span<const uint8_t> code, uint64_t vaddr, bool absolute_addresses) {
@@ -227,6 +270,7 @@ Scan scan(std::span<const uint8_t> code, uint64_t vaddr, bool absolute_addresses
     machine.step(in, out);
   }
   note_tested_results(instructions, out);
+  note_merged_paths(instructions, out);
   std::sort(out.references.begin(), out.references.end());
   out.references.erase(std::unique(out.references.begin(), out.references.end()), out.references.end());
   out.whole = !instructions.empty() && instructions.back().next() == vaddr + code.size();

@@ -21,6 +21,7 @@ struct Transfer {
   bool system_call = false;                   // the instruction syscall itself; `number` is which
   std::optional<uint32_t> number;             // eax
   std::optional<uint32_t> rdi, rdx, rcx, r9;  // constant arguments
+  bool rcx_may_be_one = false;                // on one of the paths that meet before it
   std::optional<uint32_t> stacked;            // and the first one on the stack
 };
 

@@ -43,6 +43,7 @@ CodeGraph GraphBuilder::build(uint64_t low, uint64_t high) {
   absolute_ = file_.header().e_type == ET_EXEC;
   read_window(low, high);
   follow_jumps();
+  note_own_wrappers();
   mark_called();
   read_library();
   assemble();
@@ -129,6 +130,21 @@ void GraphBuilder::note_jump(const Piece& from, const Transfer& transfer) {
   if (target != pieces_.end() && target->first != from.start) {
     target->second.jumped_from.insert(from.start);
     target->second.branched_to = target->second.branched_to || transfer.conditional;
+  }
+}
+
+/// A program may define madvise itself, by syscall(SYS_madvise, ...): then jemalloc calls that one.
+void GraphBuilder::note_own_wrappers() {
+  for (const auto& [start, piece] : pieces_) {
+    for (const Transfer& transfer : piece.scan.transfers) {
+      const External external = external_of_number(transfer.rdi);
+      const bool own = external != External::none && external != External::process_madvise &&
+                       !transfer.system_call && resolve(transfer).external == External::raw_syscall;
+      if (own) {
+        graph_.wrappers_.emplace(start, external);
+        targets_[start] = {external, 0};
+      }
+    }
   }
 }
 

@@ -39,6 +39,7 @@ class GraphBuilder {
   Target through_pointer(uint64_t slot) const;
   std::optional<Target> through_stub(uint64_t vaddr) const;
   External wrapper_at(uint64_t vaddr) const;
+  void note_own_wrappers();
   void mark_called();
   void read_library();
   void note_data();

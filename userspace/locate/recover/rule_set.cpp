@@ -5,7 +5,6 @@
 namespace jemtrace::locate::recover {
 namespace {
 
-constexpr int handler_depth = 7;
 constexpr uint64_t thunk_size = 36;
 constexpr uint64_t thin_wrapper = 128;
 constexpr uint64_t accessor = 32;
@@ -228,6 +227,27 @@ void RuleSet::find_dalloc_like() {
   }
 }
 
+/// extent_purge_lazy_impl, say: a thunk beside it is called by nobody, or the path of an allocation that
+/// fails calls it.
+bool RuleSet::is_inner(FunctionId id, const FunctionSet& with_thunk) const {
+  if (with_thunk.size() == 2 && graph_.at(id).size() > thunk_size) {
+    return true;
+  }
+  for (const auto& [user, slots] : out.hooks->users) {
+    // 5.0 and 5.1 have no inner function.
+    const bool allocates =
+        subject_.family >= Family::v52 && (slots.contains(slot_split) || slots.contains(slot_alloc));
+    const auto below = allocates ? graph_.reached(user, 1) : std::map<FunctionId, int>{};
+    const bool calls = std::any_of(below.begin(), below.end(), [&](const auto& reached) {
+      return reached.first != id && graph_.callees(reached.first).contains(id);
+    });
+    if (calls) {
+      return true;
+    }
+  }
+  return false;
+}
+
 void RuleSet::name_wrappers() {
   find_dalloc_like();
   struct Wrapper {
@@ -248,11 +268,9 @@ void RuleSet::name_wrappers() {
     if (w.slot != slot_destroy) {
       out.wrappers.insert(all.begin(), all.end());
     }
-    // With a thunk that nobody calls beside it, it is the thunk's inner function.
-    const bool inner =
-        all.size() == 2 && preferred.size() == 1 && graph_.at(*preferred.begin()).size() > thunk_size;
-    name(inner && w.slot != slot_destroy ? w.impl : w.role, preferred,
-         {w.fact, "compares with the table of default hooks"});
+    // LTO leaves the wrappers behind and calls what is in them, as allocations do.
+    const bool inner = w.slot != slot_destroy && preferred.size() == 1 && is_inner(*preferred.begin(), all);
+    name(inner ? w.impl : w.role, preferred, {w.fact, "it or what it wraps mentions the default hooks"});
   }
 }
 

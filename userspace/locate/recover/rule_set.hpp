@@ -6,6 +6,8 @@
 
 namespace jemtrace::locate::recover {
 
+inline constexpr int handler_depth = 7;  // calls from a mallctl handler to the sweep, at most
+
 /// The rules, in the order in which one builds on another. Names differ between 5.2 and 5.3, shapes do not.
 class RuleSet {
  public:
@@ -37,6 +39,7 @@ class RuleSet {
   [[nodiscard]] FunctionSet only_calling(uint8_t slot) const;
   FunctionSet above_helpers(const FunctionSet& functions);
   FunctionSet with_thunks(const FunctionSet& functions, FunctionSet& preferred) const;
+  [[nodiscard]] bool is_inner(FunctionId id, const FunctionSet& with_thunk) const;
   void find_dalloc_like();
   void find_background();
   void name_decay_chain();
