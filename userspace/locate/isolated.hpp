@@ -16,7 +16,7 @@ using Witness = std::function<void(const std::string& path, const Result<Fd>& fi
 /// `debug_files` looks for. That keeps the parsing that leads to their names (notes, sections) in the child.
 ///
 /// A child that crashes, or takes more memory or time than such a file may, is an Error. Bounds: 256 MB and 3
-/// bytes per byte of the file (at most 2 GB) of memory; 2 s and 2 s more per 100 MB of CPU time, four times
+/// bytes per byte of the file (at most 2 GB) of memory; 5 s and 10 s more per 100 MB of CPU time, twice
 /// that by the clock; a debug file adds its own.
 Outcome analyse_isolated(int fd, const std::string& path, const Options& options = {},
                          const Witness& witness = {});

@@ -465,7 +465,7 @@ class Conversation {
 }  // namespace
 
 std::chrono::milliseconds wall_limit(std::chrono::seconds cpu) {
-  return 4 * cpu;
+  return 2 * cpu;
 }
 
 Result<std::string> run_confined(const Confinement& confinement, const Work& work, const Give& give) {
