@@ -68,7 +68,7 @@ void print_everything(Output& out) {
   ImageReport image;
   image.path = image.prefix = samples::evil;
   image.missing = {samples::evil};
-  image.roles = {{samples::evil, samples::evil, 0, "", {samples::evil}, {}, "", {}}};
+  image.roles = {{samples::evil, samples::evil, 0, "", {}, "", {}, {samples::evil}}};
   out.image(image);
   out.check(samples::check_items());
 }

@@ -186,16 +186,10 @@ inline ImageReport image_report() {
   r.tier = "symbols";
   r.conf_variable = "MALLOC_CONF";
   r.call_sites = 31;
-  r.roles = {{"ecache_evict", "je_ecache_evict", 0x1a2b0, "debuglink", {}, 0x1a2b4, "push r15", "emulated"},
-             {"pac_decay_to_limit",
-              "pac_decay_to_limit.part.0.constprop.0",
-              0x2b3c0,
-              "minidebuginfo",
-              {},
-              0x2b3c0,
-              "sub rsp, 0x18",
-              "single_step"},
-             {"pages_purge_lazy", "je_pages_purge_lazy", 0x1c000, "debuglink", {}, {}, "", {}}};
+  r.roles = {{"ecache_evict", "je_ecache_evict", 0x1a2b0, "debuglink", 0x1a2b4, "push r15", "emulated"},
+             {"pac_decay_to_limit", "pac_decay_to_limit.part.0.constprop.0", 0x2b3c0, "minidebuginfo",
+              0x2b3c0, "sub rsp, 0x18", "single_step"},
+             {"pages_purge_lazy", "je_pages_purge_lazy", 0x1c000, "debuglink", {}, "", {}}};
   r.missing = {"extent_record"};
   r.notes = {"The separate debug file was built from another source tree."};
   return r;
