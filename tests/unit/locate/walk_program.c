@@ -217,7 +217,7 @@ int main(int argc, char **argv)
 	phase("tick");
 	allocate_and_free(20000, 100);
 	/* Whether a tick meets pages that are due depends on how this program is scheduled. */
-	for (int i = 0; i < 10 || (!ticks && i < 500); i++) {
+	for (int i = 0; i < 10 || (!ticks && i < 60); i++) {
 		usleep(20000);
 		allocate_and_free(20000, 2000 / 10);
 	}

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <set>
 
 namespace jemtrace::locate::recover {
 namespace {
@@ -21,6 +22,7 @@ constexpr uint32_t sys_munmap = 11;
 constexpr uint32_t sys_madvise = 28;
 constexpr uint32_t sys_process_madvise = 440;
 constexpr size_t max_holders = 16;
+constexpr size_t max_hot_windows = 4;
 
 External external_of_number(std::optional<uint32_t> number) {
   switch (number.value_or(0)) {
@@ -42,6 +44,7 @@ External external_of_number(std::optional<uint32_t> number) {
 CodeGraph GraphBuilder::build(uint64_t low, uint64_t high) {
   absolute_ = file_.header().e_type == ET_EXEC;
   read_window(low, high);
+  read_hot_part(low, high);
   follow_jumps();
   note_own_wrappers();
   mark_called();
@@ -60,6 +63,27 @@ void GraphBuilder::read_window(uint64_t low, uint64_t high) {
                                 [](const CallFrames::Entry& e, uint64_t wanted) { return e.start < wanted; });
   for (; entry != entries.end() && entry->start < to; ++entry) {
     read_piece(*entry);
+  }
+}
+
+/// With a profile the linker puts what runs often in a place of its own, megabytes away (rustdoc): it is
+/// where the handlers call to.
+void GraphBuilder::read_hot_part(uint64_t low, uint64_t high) {
+  std::set<uint64_t> far;
+  for (auto piece = pieces_.lower_bound(low); piece != pieces_.end() && piece->first <= high; ++piece) {
+    for (const Transfer& transfer : piece->second.scan.transfers) {
+      const auto* callee =
+          transfer.target != 0 && transfer.return_vaddr != 0 ? frames_.entry_of(transfer.target) : nullptr;
+      if (callee != nullptr && !pieces_.contains(callee->start)) {
+        far.insert(callee->start);
+      }
+    }
+  }
+  size_t windows = 0;
+  for (const uint64_t start : far) {
+    if (!pieces_.contains(start) && windows++ < max_hot_windows) {
+      read_window(start, start);
+    }
   }
 }
 

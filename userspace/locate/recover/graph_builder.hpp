@@ -30,6 +30,7 @@ class GraphBuilder {
   };
 
   void read_window(uint64_t low, uint64_t high);
+  void read_hot_part(uint64_t low, uint64_t high);
   void read_piece(const CallFrames::Entry& entry);
   void follow_jumps();
   void note_jump(const Piece& from, const Transfer& transfer);
