@@ -270,7 +270,8 @@ static __always_inline struct file *file_of(__u32 fd)
 	return file;
 }
 
-static __always_inline void mapped_file(struct thread *thread, __u64 start)
+/* Not inlined: with its stack, an exit program's own and those of what it calls would be beyond the 512 bytes. */
+static __noinline int mapped_file(struct thread *thread, __u64 start)
 {
 	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
 	struct jt_target *target = bpf_map_lookup_elem(&targets, &tgid);
@@ -282,15 +283,15 @@ static __always_inline void mapped_file(struct thread *thread, __u64 start)
 	__u64 size;
 
 	if (!file)
-		return;
+		return 0;
 	size = identify_file(file, &key);
 	info = known_file(&key, size);
 	if (!info) {
 		tell_file(&key, target, JT_NO_IMAGE, &at);
-		return;
+		return 0;
 	}
 	if (info->image == JT_NO_IMAGE)
-		return;
+		return 0;
 	if (target) {
 		add_image(target, info, start, thread->map_len, thread->map_offset);
 	} else {
@@ -299,6 +300,7 @@ static __always_inline void mapped_file(struct thread *thread, __u64 start)
 		insert_target(tgid, &fresh);
 	}
 	tell_file(&key, target ? target : &fresh, info->image, &at);
+	return 0;
 }
 
 /* ---- every traced syscall: one program for all enters and one for all exits, as the verifier's time is per program */

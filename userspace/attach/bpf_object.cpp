@@ -69,7 +69,7 @@ std::array<bpf_program*, 4> copies(const jemtrace_bpf& skeleton) {
 
 /// What makes a failed load final, in words.
 tl::unexpected<Error> load_error(int err) {
-  if (err == EPERM || err == EACCES) {
+  if (err == EPERM) {  // EACCES is the verifier's
     return fail_errno("cannot load BPF programs: bpf(BPF_PROG_LOAD)", err,
                       "run as root, or give the program CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE "
                       "(jemtrace check shows which is missing)");
