@@ -162,7 +162,7 @@ class Machine {
     }
     note_stacked(in);
     const uint16_t clobbered = in.kind == Instruction::Kind::call ? caller_saved : in.writes;
-    for (uint8_t reg = 0; reg < values_.size(); ++reg) {
+    for (size_t reg = 0; reg < values_.size(); ++reg) {
       if ((clobbered >> reg & 1) != 0) {
         values_[reg] = {};
       }
@@ -178,11 +178,11 @@ class Machine {
   /// push 1, or mov dword [rsp], 1.
   void note_stacked(const Instruction& in) {
     const bool at_top = in.has_memory && in.base == rsp && in.displacement == 0;
-    if (in.kind == Instruction::Kind::call) {
-      stacked_.reset();
-    } else if (in.move == Instruction::Move::push_constant || (at_top && in.stores_constant)) {
+    const bool call = in.kind == Instruction::Kind::call;
+    const bool pushed = in.move == Instruction::Move::push_constant || (at_top && in.stores_constant);
+    if (pushed && !call) {
       stacked_ = static_cast<uint32_t>(in.immediate.value_or(0));
-    } else if (at_top || (in.writes >> rsp & 1) != 0) {
+    } else if (call || at_top || (in.writes >> rsp & 1) != 0) {
       stacked_.reset();
     }
   }
