@@ -118,7 +118,7 @@ Result<Process> read_process(const ProcRoot& proc, pid_t pid) {
   process.start_time_ns = stat->start_ticks * (1'000'000'000 / ticks_per_second);
   process.exe = proc.link(pid, "exe").value_or("");
   process.cgroup = parse_cgroup(proc.read(pid, "cgroup", small_file).value_or(""));
-  process.uid = parse_uid(proc.read(pid, "status", small_file).value_or("")).value_or(0);
+  process.uid = parse_uid(proc.read(pid, "status", small_file).value_or(""));
   return process;
 }
 

@@ -16,9 +16,9 @@ struct Process {
   pid_t pid = 0;
   uint64_t start_time_ns = 0;  // since boot, in steps of 10 ms: with the pid it names one process for ever
   std::string comm;
-  std::string exe;     // target of /proc/PID/exe; empty for kernel threads
-  std::string cgroup;  // path in the v2 hierarchy, else of the v1 memory controller
-  uid_t uid = 0;       // real
+  std::string exe;           // target of /proc/PID/exe; empty for kernel threads
+  std::string cgroup;        // path in the v2 hierarchy, else of the v1 memory controller
+  std::optional<uid_t> uid;  // real; nullopt: unreadable, and so nobody's
 };
 
 /// Fields 2 (comm, may hold spaces and parentheses), 3 and 22 (start time, ticks) of /proc/PID/stat.
