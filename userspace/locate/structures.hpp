@@ -1,0 +1,60 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace jemtrace::locate {
+
+/// A variable of the image.
+struct Global {
+  uint64_t vaddr = 0;  // as linked
+  uint32_t size = 0;   // bytes: 1, 2, 4 or 8
+  bool is_signed = false;
+};
+
+/// Offsets are in bytes from the start of arena_t, unless said otherwise. nullopt: not found.
+struct CacheLayout {
+  /// size_t each; their sum is what the cache holds: eset.npages, and guarded_eset.npages from 5.3.0.
+  std::vector<uint32_t> npages;
+  std::optional<uint32_t> state;  // extent_state_t: 1 dirty, 2 muzzy, 3 retained
+  std::optional<uint32_t> ind;    // 5.3.0 and later: the arena's index
+  std::vector<uint32_t> lru;      // heads of the lists of its extents, one per entry of npages
+};
+
+struct DecayLayout {
+  std::optional<uint32_t> time_ms, interval, epoch, deadline, npages_limit, nunpurged, backlog;
+};
+
+/// Of the counters; relative to the arena, or to what the pointer at `through` leads to.
+struct CounterLayout {
+  std::optional<uint32_t> through;
+  std::optional<uint32_t> npurge, nmadvise, purged;
+};
+
+/// edata_t, extent_t: what the lists of a cache hold.
+struct ExtentLayout {
+  std::optional<uint32_t> bits, address, size_esn, next;
+};
+
+/// Where an image keeps jemalloc's numbers.
+struct Structures {
+  std::string found_by;            // "debug info", "handlers", "known layout of 5.3.0"
+  std::optional<uint64_t> arenas;  // of arenas[0], as linked; arena_t*, 0 for one that does not exist
+  uint32_t max_arenas = 4095;
+  std::optional<Global> narenas_total;
+  uint32_t page_shift = 12;
+  bool stats = true;  // --enable-stats: the counters move
+  std::optional<uint32_t> nthreads, nactive, ind, base;
+  CacheLayout dirty, muzzy, retained;
+  DecayLayout dirty_decay, muzzy_decay;
+  CounterLayout dirty_counters, muzzy_counters;
+  ExtentLayout extent;
+  std::optional<uint32_t> base_blocks;    // in base_t: the list of its blocks { size_t size; block *next; }
+  std::map<std::string, Global> options;  // opt_*, by jemalloc's option names
+  std::vector<std::string> evidence;      // for people
+};
+
+}  // namespace jemtrace::locate
