@@ -27,6 +27,7 @@ Json hex(uint64_t value);  // "0x7f12": a number would lose digits in JavaScript
 Json target_line(const ledger::TargetInfo& target);
 Json list_line(const ListRow& row);
 Json image_line(const ImageReport& report);
+Json stats_line(const StatsReport& report);
 Json check_line(const CheckItem& item);
 
 /// The settings that are always named, null when unknown; others follow when known.

@@ -367,6 +367,7 @@ class NdjsonOutput final : public Output {
     sink_.flush();
   }
   void image(const ImageReport& report) override { put_now(image_line(report)); }
+  void stats(const StatsReport& report) override { put_now(stats_line(report)); }
   void check(const std::vector<CheckItem>& items) override {
     for (const CheckItem& item : items) {
       put(check_line(item));

@@ -32,6 +32,7 @@ class Output {
 
   virtual void list(const std::vector<ListRow>& rows) = 0;
   virtual void image(const ImageReport& report) = 0;
+  virtual void stats(const StatsReport& report) = 0;
   virtual void check(const std::vector<CheckItem>& items) = 0;
 };
 

@@ -4,10 +4,11 @@
 #include <string>
 #include <vector>
 
+#include "ledger/account.hpp"
 #include "ledger/model.hpp"
 
-/// What `list`, `image` and `check` print, as plain data: render knows nothing of locate and BPF, the cli
-/// converts.
+/// What `list`, `image`, `stats` and `check` print, as plain data: render knows nothing of locate and BPF,
+/// the cli converts.
 namespace jemtrace::render {
 
 struct ListRow {
@@ -37,6 +38,19 @@ struct ImageReport {
   std::vector<RoleReport> roles;
   std::vector<std::string> missing;  // roles wanted for this version, not found
   std::vector<std::string> notes;    // one sentence each
+};
+
+/// Where the memory of one process is, now.
+struct StatsReport {
+  ledger::TargetInfo target;
+  ledger::Account account;
+  ledger::Maybe<ledger::Reading> reading;
+  std::string unread_because;  // a clause, when there is no reading
+  ledger::Maybe<ledger::Cgroup> cgroup;
+  ledger::Host host;
+  uint64_t sampling_ns = 0;  // reading /proc and the target's memory
+  uint64_t page_bytes = 4096;
+  bool arenas = false;  // text: one line per arena
 };
 
 enum class CheckStatus { ok, warn, fail };

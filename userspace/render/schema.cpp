@@ -11,7 +11,7 @@
 namespace jemtrace::render {
 namespace {
 
-using Property = std::pair<const char*, Json>;
+using Property = std::pair<std::string, Json>;
 
 Json of_type(const char* type) {
   return {{"type", type}};
@@ -31,8 +31,8 @@ Json boolean() {
 Json constant(const char* value) {
   return {{"const", value}};
 }
-Json reference(const char* name) {
-  return {{"$ref", std::string("#/$defs/") + name}};
+Json reference(const std::string& name) {
+  return {{"$ref", "#/$defs/" + name}};
 }
 Json array_of(Json items) {
   return {{"type", "array"}, {"items", std::move(items)}};
@@ -175,6 +175,14 @@ std::vector<Property> image_properties(const Json& role) {
           {"notes", array_of(string())}};
 }
 
+Json states() {
+  return object({{"allocated_bytes", or_null(whole())},
+                 {"active_bytes", or_null(whole())},
+                 {"dirty_bytes", or_null(whole())},
+                 {"muzzy_bytes", or_null(whole())},
+                 {"retained_bytes", or_null(whole())}});
+}
+
 Json calls() {
   return object({{"calls_total", whole()}, {"bytes_total", whole()}});
 }
@@ -259,11 +267,7 @@ Json interval_line() {
                  {"transitions", object_by<jt_transition>(JT_TRANSITIONS, amount)},
                  {"app_latency_ns", whole()},
                  {"background_latency_ns", whole()},
-                 {"states", object({{"allocated_bytes", or_null(whole())},
-                                    {"active_bytes", or_null(whole())},
-                                    {"dirty_bytes", or_null(whole())},
-                                    {"muzzy_bytes", or_null(whole())},
-                                    {"retained_bytes", or_null(whole())}})},
+                 {"states", reference("states")},
                  {"rss_bytes", or_null(whole())},
                  {"lazyfree_bytes", or_null(whole())},
                  {"method", per_reading(or_null(string()))},
@@ -384,13 +388,105 @@ Json check_line() {
                  {"hint", or_null(string())}});
 }
 
+Json account() {
+  std::vector<Property> parts;
+  for (size_t i = 0; i < ledger::part_count; ++i) {
+    parts.emplace_back(ledger::name(static_cast<ledger::Part>(i)) + std::string("_bytes"), or_null(whole()));
+  }
+  return object({{"rss_bytes", whole()},
+                 {"resident", described(object(parts), "by what the memory is for; adds up to RSS")},
+                 {"unexplained_bytes", described(signed_whole(), "rss_bytes minus the sum of the parts")},
+                 {"bound_bytes", described(whole(), "unexplained_bytes is not further from 0 than this")},
+                 {"uncertain_bytes", described(whole(), "may belong to another part than the one it is in")},
+                 {"muzzy_reclaimed_bytes", or_null(whole())},
+                 {"lazyfree_bytes", whole()},
+                 {"anon_huge_bytes", whole()},
+                 {"swap_bytes", whole()},
+                 {"notes", array_of(string())}});
+}
+
+Json decay() {
+  return object({{"decay_ms", or_null(signed_whole())},
+                 {"limit_pages", or_null(whole())},
+                 {"npurge", or_null(whole())},
+                 {"nmadvise", or_null(whole())},
+                 {"purged", or_null(whole())}});
+}
+
+Json arena_reading() {
+  return object({{"index", whole()},
+                 {"nthreads", or_null(whole())},
+                 {"pactive", or_null(whole())},
+                 {"pdirty", or_null(whole())},
+                 {"pmuzzy", or_null(whole())},
+                 {"pretained", or_null(whole())},
+                 {"dirty", reference("decay")},
+                 {"muzzy", reference("decay")}});
+}
+
+Json reading() {
+  return object({{"method", choice({"structures", "passive", "call", "configuration"})},
+                 {"at_mono_ns", whole()},
+                 {"cost_ns", whole()},
+                 {"states", reference("states")},
+                 {"metadata_bytes", or_null(whole())},
+                 {"tcache_bytes", or_null(whole())},
+                 {"options", map_of(string())},
+                 {"arenas", array_of(arena_reading())},
+                 {"discarded", described(whole(), "values read and found impossible or torn")},
+                 {"reasons", array_of(string())}});
+}
+
+Json pressure() {
+  return object({{"some_avg10_percent", of_type("number")},
+                 {"full_avg10_percent", of_type("number")},
+                 {"some_total_us", whole()},
+                 {"full_total_us", whole()}});
+}
+
+Json cgroup() {
+  return object({{"path", string()},
+                 {"version", whole()},
+                 {"usage_bytes", or_null(whole())},
+                 {"limit_bytes", or_null(whole())},
+                 {"anon_bytes", or_null(whole())},
+                 {"inactive_file_bytes", or_null(whole())},
+                 {"pglazyfree_pages", or_null(whole())},
+                 {"pglazyfreed_pages", or_null(whole())},
+                 {"pressure", or_null(reference("pressure"))}});
+}
+
+Json host() {
+  return object({{"pglazyfree_pages", or_null(whole())},
+                 {"pglazyfreed_pages", or_null(whole())},
+                 {"mem_total_bytes", or_null(whole())},
+                 {"mem_available_bytes", or_null(whole())},
+                 {"transparent_hugepage", or_null(string())},
+                 {"nr_anon_partially_mapped", or_null(whole())},
+                 {"pressure", or_null(reference("pressure"))}});
+}
+
+Json stats_line() {
+  return object({{"type", constant("stats")},
+                 {"pid", whole()},
+                 {"start_time_ns", whole()},
+                 {"comm", string()},
+                 {"page_bytes", whole()},
+                 {"account", account()},
+                 {"reading", or_null(reference("reading"))},
+                 {"unread_because", or_null(string())},
+                 {"cgroup", or_null(reference("cgroup"))},
+                 {"host", host()},
+                 {"sampling_ns", whole()}});
+}
+
 }  // namespace
 
 std::string json_schema() {
   const std::vector<Property> lines = {
       {"header", header_line()}, {"target", target_line()},     {"transition", transition_line()},
       {"sweep", sweep_line()},   {"interval", interval_line()}, {"summary", summary_line()},
-      {"image", image_line()},   {"check", check_line()},
+      {"image", image_line()},   {"stats", stats_line()},       {"check", check_line()},
   };
   Json schema = {{"$schema", "https://json-schema.org/draft/2020-12/schema"},
                  {"title", "A line of jemtrace's NDJSON"},
@@ -404,6 +500,11 @@ std::string json_schema() {
   schema["$defs"]["latency"] = latency();
   schema["$defs"]["transition_totals"] = transition_totals();
   schema["$defs"]["setting"] = setting();
+  schema["$defs"]["states"] = states();
+  schema["$defs"]["decay"] = decay();
+  schema["$defs"]["reading"] = reading();
+  schema["$defs"]["pressure"] = pressure();
+  schema["$defs"]["cgroup"] = cgroup();
   return schema.dump(2) + '\n';
 }
 

@@ -123,6 +123,9 @@ class TextOutput final : public Output {
 
   void list(const std::vector<ListRow>& rows) override { put_now(list_text(rows, options_)); }
   void image(const ImageReport& report) override { put_now(image_text(report, options_)); }
+  void stats(const StatsReport& report) override {
+    put_now(target_text(report.target, options_) + '\n' + stats_text(report, options_));
+  }
   void check(const std::vector<CheckItem>& items) override { put_now(check_text(items, options_)); }
 
  private:

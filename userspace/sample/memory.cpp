@@ -2,31 +2,14 @@
 
 #include <unistd.h>
 
-#include <charconv>
+#include <algorithm>
+
+#include "sample/fields.hpp"
 
 namespace jemtrace::sample {
 namespace {
 
 using Clock = Budget::Clock;
-
-std::optional<uint64_t> number_at(std::string_view text) {
-  text.remove_prefix(std::min(text.find_first_not_of(" \t"), text.size()));
-  uint64_t value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  return error == std::errc{} ? std::optional(value) : std::nullopt;
-}
-
-/// "Name:   123 kB" at the start of a line.
-std::optional<uint64_t> field_bytes(std::string_view text, std::string_view name) {
-  for (size_t at = text.find(name); at != std::string_view::npos; at = text.find(name, at + 1)) {
-    if (at != 0 && text[at - 1] != '\n') {
-      continue;
-    }
-    const auto kilobytes = number_at(text.substr(at + name.size()));
-    return kilobytes ? std::optional(*kilobytes * 1024) : std::nullopt;
-  }
-  return std::nullopt;
-}
 
 }  // namespace
 

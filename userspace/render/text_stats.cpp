@@ -1,0 +1,264 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "render/text_parts.hpp"
+#include "render/words.hpp"
+#include "util/text.hpp"
+
+namespace jemtrace::render {
+namespace {
+
+using ledger::Account;
+using ledger::Part;
+
+/// One segment of the bar and one line of the table.
+struct PartWords {
+  Part part;
+  char mark;
+  const char* label;
+  const char* meaning;
+};
+
+constexpr PartWords part_words[] = {
+    {Part::active, '#', "active", "in use, with the slack of slabs and size classes"},
+    {Part::dirty, 'd', "dirty", "freed; kept for the next allocation until it decays"},
+    {Part::lazyfree, '~', "muzzy, LazyFree", "given up: the kernel takes it when it needs it"},
+    {Part::redirtied, '!', "muzzy, not lazy", "the kernel cannot take it: written to since, or locked"},
+    {Part::retained, 'r', "retained", "given back, and resident again (huge pages, failed purges)"},
+    {Part::metadata, 'm', "metadata", "jemalloc's own"},
+    {Part::other_heap, 'o', "other heap", "not jemalloc's: another allocator, mmap by hand"},
+    {Part::stacks, 's', "stacks", ""},
+    {Part::files, 'f', "files", "programs, libraries, mapped files"},
+};
+constexpr char unexplained_mark = '?';
+
+uint64_t magnitude(int64_t value) {
+  return value < 0 ? uint64_t{0} - static_cast<uint64_t>(value) : static_cast<uint64_t>(value);
+}
+
+std::string bytes_or_dash(const ledger::Maybe<uint64_t>& bytes) {
+  return bytes ? human_bytes(*bytes) : "-";
+}
+
+std::string pages_or_dash(const ledger::Maybe<uint64_t>& pages, uint64_t page_bytes) {
+  return pages ? human_bytes(*pages * page_bytes) : "-";
+}
+
+std::string number_or_dash(const ledger::Maybe<uint64_t>& number) {
+  return number ? human_count(*number) : "-";
+}
+
+/// RSS as a line of marks, `width` in all. Parts end where their running sum does, so that rounding never
+/// adds up to another length.
+std::string bar(const Account& account, size_t width) {
+  uint64_t whole = 0;
+  for (const PartWords& words : part_words) {
+    whole += account.part(words.part).value_or(0);
+  }
+  const uint64_t missing = account.unexplained_bytes > 0 ? magnitude(account.unexplained_bytes) : 0;
+  whole += missing;
+  if (whole == 0) {
+    return std::string(width, ' ');
+  }
+  std::string out;
+  uint64_t so_far = 0;
+  const auto draw = [&](uint64_t bytes, char mark) {
+    so_far += bytes;
+    const auto end = static_cast<size_t>(
+        std::llround(static_cast<double>(so_far) / static_cast<double>(whole) * static_cast<double>(width)));
+    out.append(end - std::min(end, out.size()), mark);
+  };
+  for (const PartWords& words : part_words) {
+    draw(account.part(words.part).value_or(0), words.mark);
+  }
+  draw(missing, unexplained_mark);
+  return out;
+}
+
+/// What jemalloc says of the part, where that is another number than what is resident.
+ledger::Maybe<uint64_t> jemalloc_says(const Account& account, Part part) {
+  switch (part) {
+    case Part::active:
+      return account.active.bytes;
+    case Part::dirty:
+      return account.dirty.bytes;
+    case Part::lazyfree:
+      return account.muzzy.bytes;
+    case Part::retained:
+      return account.retained.bytes;
+    case Part::metadata:
+      return account.metadata.bytes;
+    default:
+      return std::nullopt;
+  }
+}
+
+bool worth_a_line(const Account& account, Part part) {
+  const bool usual =
+      part == Part::active || part == Part::dirty || part == Part::lazyfree || part == Part::retained;
+  return usual || account.part(part).value_or(0) > 0;
+}
+
+std::string parts_table(const Account& account, const TextOptions& options) {
+  std::vector<std::vector<std::string>> rows;
+  for (const PartWords& words : part_words) {
+    if (worth_a_line(account, words.part)) {
+      const auto resident = account.part(words.part);
+      rows.push_back({std::string(1, words.mark), words.label, bytes_or_dash(resident),
+                      resident ? percent(*resident, account.rss_bytes) : "-",
+                      words.part == Part::redirtied ? "" : bytes_or_dash(jemalloc_says(account, words.part)),
+                      words.meaning});
+    }
+  }
+  rows.push_back({std::string(1, unexplained_mark), "not explained",
+                  human_bytes_delta(account.unexplained_bytes),
+                  percent(magnitude(account.unexplained_bytes), account.rss_bytes), "",
+                  fmt::format("at most {}: what moved while reading", human_bytes(account.bound_bytes))});
+  rows.push_back({"", "RSS", human_bytes(account.rss_bytes), "", "", ""});
+  Columns columns({{"", 1, true},
+                   {"", 0, true},
+                   {"RESIDENT"},
+                   {"OF RSS"},
+                   {"JEMALLOC SAYS", 0, false, 0, "BOOKS"},
+                   {"", 0, true, 0, "", 20}},
+                  options.width);
+  columns.fit(rows);
+  std::string out = bold(columns.header(), options) + '\n';
+  for (const auto& row : rows) {
+    out += columns.row(row) + '\n';
+  }
+  return out;
+}
+
+std::string arenas_table(const StatsReport& report, const TextOptions& options) {
+  std::vector<std::vector<std::string>> rows;
+  const auto decay_ms = [](const ledger::DecayReading& decay) {
+    return decay.time_ms ? decay_time(std::to_string(*decay.time_ms)) : "-";
+  };
+  for (const ledger::ArenaReading& arena : report.reading->arenas) {
+    rows.push_back({std::to_string(arena.index), number_or_dash(arena.threads),
+                    pages_or_dash(arena.active_pages, report.page_bytes),
+                    pages_or_dash(arena.dirty.pages, report.page_bytes),
+                    pages_or_dash(arena.muzzy.pages, report.page_bytes),
+                    pages_or_dash(arena.retained.pages, report.page_bytes),
+                    fmt::format("{}/{}", decay_ms(arena.dirty_decay), decay_ms(arena.muzzy_decay)),
+                    number_or_dash(arena.dirty_decay.npurge), number_or_dash(arena.dirty_decay.nmadvise),
+                    number_or_dash(arena.dirty_decay.purged_pages)});
+  }
+  Columns columns({{"ARENA"},
+                   {"THREADS", 0, false, 0, "THR"},
+                   {"ACTIVE"},
+                   {"DIRTY"},
+                   {"MUZZY"},
+                   {"RETAINED"},
+                   {"DECAY"},
+                   {"NPURGE", 0, false, 3},
+                   {"NMADVISE", 0, false, 2},
+                   {"PURGED", 0, false, 1}},
+                  options.width);
+  columns.fit(rows);
+  std::string out = '\n' + bold(columns.header(), options) + '\n';
+  for (const auto& row : rows) {
+    out += columns.row(row) + '\n';
+  }
+  return out +
+         dim("DECAY: of dirty and of muzzy pages. NPURGE, NMADVISE, PURGED (pages): of dirty ones.",
+             options) +
+         '\n';
+}
+
+std::string active_words(const Account& account) {
+  if (!account.active.bytes) {
+    return {};
+  }
+  std::string out;
+  if (account.allocated_bytes) {
+    out = fmt::format("{} allocated, of {} active", glue(human_bytes(*account.allocated_bytes)),
+                      glue(human_bytes(*account.active.bytes)));
+    if (account.tcache_bytes) {
+      out += fmt::format("; {} of it in thread caches", glue(human_bytes(*account.tcache_bytes)));
+    }
+  }
+  return out;
+}
+
+std::string muzzy_words(const Account& account) {
+  if (account.muzzy.bytes.value_or(0) == 0 || !account.muzzy_reclaimed_bytes) {
+    return {};
+  }
+  return fmt::format("of {} muzzy, {} the kernel has taken back, {} it still may",
+                     glue(human_bytes(*account.muzzy.bytes)),
+                     glue(human_bytes(*account.muzzy_reclaimed_bytes)),
+                     glue(human_bytes(account.part(Part::lazyfree).value_or(0))));
+}
+
+std::string pressure_words(const StatsReport& report) {
+  std::string out;
+  if (report.cgroup && report.cgroup->usage_bytes) {
+    out = fmt::format("cgroup {} uses {}", escape(report.cgroup->path),
+                      glue(human_bytes(*report.cgroup->usage_bytes)));
+    out += report.cgroup->limit_bytes ? fmt::format(" of {}", glue(human_bytes(*report.cgroup->limit_bytes)))
+                                      : ", no limit";
+  }
+  const auto& pressure =
+      report.cgroup && report.cgroup->pressure ? report.cgroup->pressure : report.host.pressure;
+  if (pressure) {
+    out += fmt::format("{}{} waited for memory in the last 10 s", out.empty() ? "" : "; ",
+                       glue(fmt::format("{:.2f} %", pressure->some_avg10)));
+  }
+  return out;
+}
+
+std::string method_words(const StatsReport& report) {
+  std::string out;
+  if (report.reading) {
+    out = fmt::format("jemalloc by {}", ledger::name(report.reading->method));
+    if (report.reading->discarded > 0) {
+      out += fmt::format(", {} values thrown away as impossible", human_count(report.reading->discarded));
+    }
+  } else {
+    out = "jemalloc not read: " + escape(report.unread_because);
+  }
+  return out +
+         fmt::format("; the kernel by smaps and pagemap; {} in all", glue(human_ns(report.sampling_ns)));
+}
+
+}  // namespace
+
+std::string stats_text(const StatsReport& report, const TextOptions& options) {
+  const Account& account = report.account;
+  std::string out = fmt::format("[{}]\n\n{}\n", bar(account, std::min<size_t>(options.width, 100) - 2),
+                                parts_table(account, options));
+  const auto labelled = [&](const char* label, const std::string& words) {
+    if (!words.empty()) {
+      out += wrap(label, words, options.width, label_width);
+    }
+  };
+  labelled("active", active_words(account));
+  labelled("muzzy", muzzy_words(account));
+  if (account.swap_bytes > 0) {
+    labelled("swap", glue(human_bytes(account.swap_bytes)) + " besides");
+  }
+  labelled("pressure", pressure_words(report));
+  labelled("read", method_words(report));
+  if (account.uncertain_bytes > 0) {
+    labelled("uncertain", fmt::format("{} may belong to another line: nothing tells whose these mappings are",
+                                      glue(human_bytes(account.uncertain_bytes))));
+  }
+  for (const std::string& note : account.notes) {
+    labelled("note", escape(note));
+  }
+  if (report.reading) {
+    for (const std::string& reason : report.reading->reasons) {
+      labelled("note", escape(reason));
+    }
+    if (report.arenas) {
+      out += arenas_table(report, options);
+    }
+  }
+  return out;
+}
+
+}  // namespace jemtrace::render

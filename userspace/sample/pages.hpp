@@ -1,0 +1,21 @@
+#pragma once
+
+#include <sys/types.h>
+
+#include <chrono>
+#include <cstdint>
+#include <span>
+
+#include "ledger/kernel.hpp"
+#include "ledger/reading.hpp"
+#include "util/file.hpp"
+
+namespace jemtrace::sample {
+
+/// Reads /proc/PID/pagemap, and /proc/kpageflags when asked, for exactly these ranges: 10 ms and 60 ms per GB
+/// present. The kernel holds the target's mmap lock for 2 MB at a time only. Errc::too_large when it takes
+/// longer than `limit`.
+Result<ledger::Residency> residency(const ProcRoot& proc, pid_t pid, std::span<const ledger::Range> ranges,
+                                    bool lazily, std::chrono::nanoseconds limit);
+
+}  // namespace jemtrace::sample
