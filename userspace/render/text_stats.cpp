@@ -22,15 +22,15 @@ struct PartWords {
 };
 
 constexpr PartWords part_words[] = {
-    {Part::active, '#', "active", "in use, with the slack of slabs and size classes"},
-    {Part::dirty, 'd', "dirty", "freed; kept for the next allocation until it decays"},
-    {Part::lazyfree, '~', "muzzy, LazyFree", "given up: the kernel takes it when it needs it"},
-    {Part::redirtied, '!', "muzzy, not lazy", "the kernel cannot take it: written to since, or locked"},
-    {Part::retained, 'r', "retained", "given back, and resident again (huge pages, failed purges)"},
+    {Part::active, '#', "active", "in use, slack included"},
+    {Part::dirty, 'd', "dirty", "free, until it decays"},
+    {Part::lazyfree, '~', "muzzy, LazyFree", "the kernel may take it"},
+    {Part::redirtied, '!', "muzzy, not lazy", "the kernel may not take it"},
+    {Part::retained, 'r', "retained", "given back, there again"},
     {Part::metadata, 'm', "metadata", "jemalloc's own"},
-    {Part::other_heap, 'o', "other heap", "not jemalloc's: another allocator, mmap by hand"},
+    {Part::other_heap, 'o', "other heap", "not jemalloc's"},
     {Part::stacks, 's', "stacks", ""},
-    {Part::files, 'f', "files", "programs, libraries, mapped files"},
+    {Part::files, 'f', "files", "programs, libraries, data"},
 };
 constexpr char unexplained_mark = '?';
 
@@ -95,6 +95,11 @@ ledger::Maybe<uint64_t> jemalloc_says(const Account& account, Part part) {
   }
 }
 
+bool is_jemallocs(Part part) {
+  return part == Part::active || part == Part::dirty || part == Part::lazyfree || part == Part::retained ||
+         part == Part::metadata;
+}
+
 bool worth_a_line(const Account& account, Part part) {
   const bool usual =
       part == Part::active || part == Part::dirty || part == Part::lazyfree || part == Part::retained;
@@ -108,28 +113,24 @@ std::string parts_table(const Account& account, const TextOptions& options) {
       const auto resident = account.part(words.part);
       rows.push_back({std::string(1, words.mark), words.label, bytes_or_dash(resident),
                       resident ? percent(*resident, account.rss_bytes) : "-",
-                      words.part == Part::redirtied ? "" : bytes_or_dash(jemalloc_says(account, words.part)),
+                      is_jemallocs(words.part) ? bytes_or_dash(jemalloc_says(account, words.part)) : "",
                       words.meaning});
     }
   }
   rows.push_back({std::string(1, unexplained_mark), "not explained",
                   human_bytes_delta(account.unexplained_bytes),
                   percent(magnitude(account.unexplained_bytes), account.rss_bytes), "",
-                  fmt::format("at most {}: what moved while reading", human_bytes(account.bound_bytes))});
+                  fmt::format("at most {}", human_bytes(account.bound_bytes))});
   rows.push_back({"", "RSS", human_bytes(account.rss_bytes), "", "", ""});
-  Columns columns({{"", 1, true},
-                   {"", 0, true},
-                   {"RESIDENT"},
-                   {"OF RSS"},
-                   {"JEMALLOC SAYS", 0, false, 0, "BOOKS"},
-                   {"", 0, true, 0, "", 20}},
-                  options.width);
+  Columns columns(
+      {{"", 1, true}, {"", 0, true}, {"RESIDENT"}, {"OF RSS"}, {"JEMALLOC"}, {"", 0, true, 0, "", 20}},
+      options.width);
   columns.fit(rows);
   std::string out = bold(columns.header(), options) + '\n';
   for (const auto& row : rows) {
     out += columns.row(row) + '\n';
   }
-  return out;
+  return out + dim("RESIDENT: what the kernel holds. JEMALLOC: what its own books say.", options) + "\n\n";
 }
 
 std::string arenas_table(const StatsReport& report, const TextOptions& options) {
@@ -163,10 +164,7 @@ std::string arenas_table(const StatsReport& report, const TextOptions& options) 
   for (const auto& row : rows) {
     out += columns.row(row) + '\n';
   }
-  return out +
-         dim("DECAY: of dirty and of muzzy pages. NPURGE, NMADVISE, PURGED (pages): of dirty ones.",
-             options) +
-         '\n';
+  return out + dim("DECAY: dirty/muzzy. NPURGE, NMADVISE, PURGED (pages): of dirty memory", options) + '\n';
 }
 
 std::string active_words(const Account& account) {
@@ -229,7 +227,7 @@ std::string method_words(const StatsReport& report) {
 
 std::string stats_text(const StatsReport& report, const TextOptions& options) {
   const Account& account = report.account;
-  std::string out = fmt::format("[{}]\n\n{}\n", bar(account, std::min<size_t>(options.width, 100) - 2),
+  std::string out = fmt::format("[{}]\n\n{}", bar(account, std::min<size_t>(options.width, 100) - 2),
                                 parts_table(account, options));
   const auto labelled = [&](const char* label, const std::string& words) {
     if (!words.empty()) {

@@ -71,12 +71,18 @@ void print_everything(Output& out) {
   image.roles = {{samples::evil, samples::evil, 0, "", {}, "", {}, {samples::evil}}};
   out.image(image);
   out.check(samples::check_items());
+  StatsReport stats = samples::stats_report();
+  out.stats(stats);
+  stats.reading.reset();
+  stats.target.comm = stats.unread_because = stats.cgroup->path = samples::evil;
+  out.stats(stats);
+  out.stats({});
 }
 
 TEST(Ndjson, lines_validate_against_the_schema) {
   const SchemaCheck schema(nlohmann::json::parse(json_schema()));
   const std::vector<Json> lines = lines_of(print_everything);
-  EXPECT_EQ(lines.size(), 22u);
+  EXPECT_EQ(lines.size(), 25u);
   for (const Json& line : lines) {
     EXPECT_EQ(schema.errors(nlohmann::json(line)), "");
   }

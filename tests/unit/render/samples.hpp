@@ -203,4 +203,52 @@ inline std::vector<CheckItem> check_items() {
            "run as root, or give the program CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE"}};
 }
 
+/// 3.2 GB of RSS, 900 MB of it allocated.
+inline StatsReport stats_report() {
+  using ledger::Part;
+  StatsReport r;
+  r.target = target();
+  ledger::Account& a = r.account;
+  const auto set = [&](Part part, uint64_t bytes) { a.resident[static_cast<size_t>(part)] = bytes; };
+  a.rss_bytes = 3276 * mib;
+  set(Part::active, 1200 * mib);
+  set(Part::dirty, 300 * mib);
+  set(Part::lazyfree, 1500 * mib);
+  set(Part::redirtied, 20 * mib);
+  set(Part::retained, 64 * mib);
+  set(Part::metadata, 30 * mib);
+  set(Part::other_heap, 100 * mib);
+  set(Part::stacks, 1 * mib);
+  set(Part::files, 60 * mib);
+  a.unexplained_bytes = mib;
+  a.bound_bytes = 2 * mib;
+  a.uncertain_bytes = 40 * mib;
+  a.active.bytes = 1300 * mib;
+  a.dirty.bytes = 300 * mib;
+  a.muzzy.bytes = 1800 * mib;
+  a.retained.bytes = 2048 * mib;
+  a.metadata.bytes = 31 * mib;
+  a.allocated_bytes = 900 * mib;
+  a.tcache_bytes = 3 * mib;
+  a.muzzy_reclaimed_bytes = 280 * mib;
+  ledger::ArenaReading arena;
+  arena.threads = 4;
+  arena.active_pages = 1300 * mib / 4096;
+  arena.dirty.pages = 300 * mib / 4096;
+  arena.muzzy.pages = 1800 * mib / 4096;
+  arena.retained.pages = 2048 * mib / 4096;
+  arena.dirty_decay = {
+      .time_ms = 500, .limit_pages = 70000, .npurge = 12, .nmadvise = 340, .purged_pages = 56789};
+  arena.muzzy_decay.time_ms = -1;
+  r.reading.emplace();
+  r.reading->arenas = {arena};
+  r.reading->options = {{"dirty_decay_ms", "500"}};
+  r.reading->discarded = 2;
+  r.cgroup = ledger::Cgroup{
+      .path = "/system.slice/redis.service", .usage_bytes = 3300 * mib, .limit_bytes = 8192 * mib};
+  r.host.pressure = ledger::Pressure{};
+  r.sampling_ns = 4'200'000;
+  return r;
+}
+
 }  // namespace jemtrace::render::samples

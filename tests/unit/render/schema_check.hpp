@@ -22,8 +22,9 @@ class SchemaCheck {
  private:
   static bool has_type(const Json& value, const std::string& type) {
     return (type == "null" && value.is_null()) || (type == "integer" && value.is_number_integer()) ||
-           (type == "string" && value.is_string()) || (type == "boolean" && value.is_boolean()) ||
-           (type == "object" && value.is_object()) || (type == "array" && value.is_array());
+           (type == "number" && value.is_number()) || (type == "string" && value.is_string()) ||
+           (type == "boolean" && value.is_boolean()) || (type == "object" && value.is_object()) ||
+           (type == "array" && value.is_array());
   }
 
   static bool type_matches(const Json& types, const Json& value) {

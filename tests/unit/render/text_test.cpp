@@ -434,6 +434,13 @@ TEST_F(Text, nothing_is_wider_than_80_columns) {
   EXPECT_LE(widest(text), 80u) << text;
 }
 
+TEST_F(Text, stats_lay_rss_out) {
+  StatsReport report = samples::stats_report();
+  report.arenas = true;
+  EXPECT_EQ(print([&](Output& out) { out.stats(report); }), R"(
+)");
+}
+
 TEST(Words, percent_does_not_round_to_none_or_all) {
   EXPECT_EQ(percent(0, 1000), "0 %");
   EXPECT_EQ(percent(1, 1000), "<1 %");
