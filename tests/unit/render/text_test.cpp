@@ -438,6 +438,40 @@ TEST_F(Text, stats_lay_rss_out) {
   StatsReport report = samples::stats_report();
   report.arenas = true;
   EXPECT_EQ(print([&](Output& out) { out.stats(report); }), R"(
+redis-server (4242)  jemalloc 5.3.0 in libjemalloc.so.2, shared, symbols found,
+                     2 of 2 sites
+dirty_decay_ms 500, muzzy_decay_ms 500, background_thread on (MALLOC_CONF in its
+environment); 5 arenas (default of 5.3.0)
+
+[#############################ddddddd~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~!rmooof]
+
+                    RESIDENT  OF RSS  JEMALLOC
+#  active            1.17 GB    37 %   1.27 GB  in use, slack included
+d  dirty              300 MB     9 %    300 MB  free, until it decays
+~  muzzy, LazyFree   1.46 GB    46 %   1.76 GB  the kernel may take it
+!  muzzy, not lazy   20.0 MB    <1 %            the kernel may not take it
+r  retained          64.0 MB     2 %   2.00 GB  given back, there again
+m  metadata          30.0 MB    <1 %   31.0 MB  jemalloc's own
+o  other heap         100 MB     3 %            not jemalloc's
+s  stacks            1.00 MB    <1 %
+f  files             60.0 MB     2 %            programs, libraries, data
+?  not explained    +1.00 MB    <1 %            at most 2.00 MB
+   RSS               3.20 GB
+RESIDENT: what the kernel holds. JEMALLOC: what its own books say.
+
+active     900 MB allocated, of 1.27 GB active; 3.00 MB of it in thread caches
+muzzy      of 1.76 GB muzzy, 280 MB the kernel has taken back, 1.46 GB it still
+           may
+pressure   cgroup /system.slice/redis.service uses 3.22 GB of 8.00 GB; 0.00 %
+           waited for memory in the last 10 s
+read       jemalloc by structures, 2 values thrown away as impossible; the
+           kernel by smaps and pagemap; 4.2 ms in all
+uncertain  40.0 MB may belong to another line: nothing tells whose these
+           mappings are
+
+ARENA THREADS  ACTIVE  DIRTY   MUZZY RETAINED        DECAY NPURGE NMADVISE PURGED
+    0       4 1.27 GB 300 MB 1.76 GB  2.00 GB 500 ms/never     12      340 56 789
+DECAY: dirty/muzzy. NPURGE, NMADVISE, PURGED (pages): of dirty memory
 )");
 }
 
