@@ -32,7 +32,7 @@ constexpr const char* footer =
 struct Raw {
   std::vector<std::string> pids, names, cgroups, users;
   std::string duration, interval, format = "text", output, image;
-  bool events = false, strict = false, verbose = false, schema = false, rebuild = false;
+  bool events = false, strict = false, verbose = false, schema = false, rebuild = false, arenas = false;
 };
 
 void add_selection(CLI::App& app, Raw& raw) {
@@ -111,6 +111,7 @@ Result<Options> check(const Raw& raw, Verb verb, std::vector<std::string> comman
   options.verbose = raw.verbose;
   options.image = raw.image;
   options.rebuild = raw.rebuild;
+  options.arenas = raw.arenas;
   TRY(fill_selection(raw, options.selection));
   if (!raw.duration.empty()) {
     ASSIGN_OR_RETURN(options.duration, parse_duration(raw.duration));
@@ -160,6 +161,11 @@ Parsed parse(int argc, const char* const* argv) {
       ->type_name("FILE|PID");
   image->add_flag("--rebuild", raw.rebuild, "look at the file again, even if the cache knows it");
   add_format(*image, raw);
+  CLI::App* stats = app.add_subcommand(
+      "stats", "where the memory of a process is now: the account of states that sums to RSS");
+  add_selection(*stats, raw);
+  add_format(*stats, raw);
+  stats->add_flag("--arenas", raw.arenas, "one more line for each arena");
   CLI::App* host =
       app.add_subcommand("check", "what this host allows, and what to do about what it does not");
   add_format(*host, raw);
@@ -182,6 +188,8 @@ Parsed parse(int argc, const char* const* argv) {
     verb = Verb::list;
   } else if (image->parsed()) {
     verb = Verb::image;
+  } else if (stats->parsed()) {
+    verb = Verb::stats;
   } else if (host->parsed()) {
     verb = Verb::check;
   }

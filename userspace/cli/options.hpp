@@ -10,7 +10,7 @@
 
 namespace jemtrace::cli {
 
-enum class Verb { trace, list, image, check, json_schema };
+enum class Verb { trace, list, image, stats, check, json_schema };
 enum class Format { text, json };
 
 /// The command line, checked.
@@ -27,6 +27,7 @@ struct Options {
   bool verbose = false;
   std::string image;  // a file or a pid
   bool rebuild = false;
+  bool arenas = false;  // of stats
 };
 
 /// What to do, or what to print and leave with: help and version are no errors.

@@ -38,6 +38,8 @@ Result<int> dispatch(const Options& options) {
       return list(options);
     case Verb::image:
       return image(options);
+    case Verb::stats:
+      return stats(options);
     case Verb::check:
       return check(options);
     case Verb::json_schema:

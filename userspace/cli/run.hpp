@@ -47,6 +47,7 @@ class Results {
 Result<int> trace(const Options& options);
 Result<int> list(const Options& options);
 Result<int> image(const Options& options);
+Result<int> stats(const Options& options);
 Result<int> check(const Options& options);
 
 }  // namespace jemtrace::cli

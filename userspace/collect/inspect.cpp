@@ -51,7 +51,10 @@ Result<Inspection> inspect(const ProcRoot& proc, const discover::Selection& sele
     if (!uses) {
       out.unreadable += uses.error().code == Errc::denied ? 1 : 0;
     } else if (*uses) {
-      out.processes.push_back({describe(proc, target)});
+      out.processes.push_back({describe(proc, target), [](bool) -> Result<ledger::Reading> {
+                                 return fail(Errc::unsupported,
+                                             "where this build keeps its numbers is not known");
+                               }});
     }
   }
   out.notes = images.refused();

@@ -3,6 +3,7 @@
 #include <string>
 #include <vector>
 
+#include "collect/observe.hpp"
 #include "discover/selection.hpp"
 #include "ledger/model.hpp"
 #include "locate/image.hpp"
@@ -13,6 +14,7 @@ namespace jemtrace::collect {
 
 struct Inspected {
   ledger::TargetInfo info;
+  ReadJemalloc read;  // its numbers; valid as long as this is
 };
 
 struct Inspection {

@@ -121,7 +121,7 @@ class Maker {
       set(Part::stacks, mapped.stacks);
       set(Part::files, mapped.files);
       out_.notes.emplace_back(
-          "jemalloc's own numbers could not be read: its memory is in \"other heap\" here");
+          "jemalloc's own numbers could not be read: its memory is in \"heap\", beside what is not its own");
     }
     uint64_t sum = 0;
     for (const Bytes& bytes : out_.resident) {

@@ -101,20 +101,23 @@ bool is_jemallocs(Part part) {
 }
 
 bool worth_a_line(const Account& account, Part part) {
+  // Without a reading the heap is in one piece: lines of dashes would say no more than the note does.
   const bool usual =
       part == Part::active || part == Part::dirty || part == Part::lazyfree || part == Part::retained;
-  return usual || account.part(part).value_or(0) > 0;
+  return (usual && account.part(part)) || account.part(part).value_or(0) > 0;
 }
 
 std::string parts_table(const Account& account, const TextOptions& options) {
   std::vector<std::vector<std::string>> rows;
+  const bool split = account.part(Part::active).has_value();
   for (const PartWords& words : part_words) {
     if (worth_a_line(account, words.part)) {
       const auto resident = account.part(words.part);
-      rows.push_back({std::string(1, words.mark), words.label, bytes_or_dash(resident),
+      const bool whole_heap = words.part == Part::other_heap && !split;
+      rows.push_back({std::string(1, words.mark), whole_heap ? "heap" : words.label, bytes_or_dash(resident),
                       resident ? percent(*resident, account.rss_bytes) : "-",
                       is_jemallocs(words.part) ? bytes_or_dash(jemalloc_says(account, words.part)) : "",
-                      words.meaning});
+                      whole_heap ? "jemalloc's and others'" : words.meaning});
     }
   }
   rows.push_back({std::string(1, unexplained_mark), "not explained",

@@ -1,0 +1,207 @@
+// `jemtrace stats`: the account sums to RSS, and its parts are what the workload made of its memory.
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <fstream>
+
+#include "live.hpp"
+
+namespace jemtrace::live {
+namespace {
+
+constexpr uint64_t mib = uint64_t{1} << 20;
+
+/// The workload `held`, standing still in a state.
+class Held {
+ public:
+  Held(const std::string& program, const std::string& state, const std::string& conf,
+       const Strings& wrapper = {})
+      : process_(with(wrapper, {workload(program), "state=" + state}),
+                 {.environment = {{"MALLOC_CONF", "narenas:1," + conf}}, .with_stdin = true}) {
+    process_.wait_for_out("done=held", 30s);
+    truth_.emplace(parse_block(process_.out()));
+  }
+
+  pid_t pid() const { return process_.pid(); }
+  uint64_t truth(const std::string& key) const { return truth_->number(key); }
+
+  Json stats() const {
+    const Outcome outcome = run_jemtrace({"stats", "-f", "json", "-p", std::to_string(pid())});
+    if (outcome.status != 0) {
+      throw std::runtime_error("jemtrace stats: " + outcome.err);
+    }
+    return Json::parse(outcome.out);
+  }
+
+ private:
+  static Strings with(Strings wrapper, const Strings& command) {
+    wrapper.insert(wrapper.end(), command.begin(), command.end());
+    return wrapper;
+  }
+
+  Process process_;
+  std::optional<Block> truth_;
+};
+
+uint64_t smaps_rollup(pid_t pid, const std::string& field) {
+  std::ifstream file("/proc/" + std::to_string(pid) + "/smaps_rollup");
+  for (std::string name; file >> name;) {
+    uint64_t kilobytes = 0;
+    if (name == field && file >> kilobytes) {
+      return kilobytes * 1024;
+    }
+  }
+  throw std::runtime_error("no " + field + " in smaps_rollup");
+}
+
+uint64_t part(const Json& stats, const std::string& name) {
+  return stats.at("account").at("resident").at(name + "_bytes").get<uint64_t>();
+}
+
+/// Within 1 % or 1 MB of what the kernel says, and not further from it than the printed bound.
+void expect_sums_to_rss(const Json& stats, pid_t pid) {
+  const Json& account = stats.at("account");
+  uint64_t sum = 0;
+  for (const auto& [name, bytes] : account.at("resident").items()) {
+    sum += bytes.get<uint64_t>();
+  }
+  const uint64_t rss = smaps_rollup(pid, "Rss:");
+  const auto off = [](uint64_t a, uint64_t b) { return a > b ? a - b : b - a; };
+  EXPECT_LE(off(sum, rss), std::max(mib, rss / 100)) << stats.dump(1);
+  EXPECT_LE(off(account.at("rss_bytes"), rss), std::max(mib, rss / 100));
+  EXPECT_LE(std::abs(account.at("unexplained_bytes").get<int64_t>()),
+            account.at("bound_bytes").get<int64_t>());
+}
+
+void expect_near(uint64_t value, uint64_t expected, const char* what, const Json& stats) {
+  const uint64_t slack = std::max(mib, expected / 50);
+  EXPECT_GE(value + slack, expected) << what << stats.dump(1);
+  EXPECT_LE(value, expected + slack) << what << stats.dump(1);
+}
+
+/// jemalloc's side of the account is what the workload read itself.
+void expect_equals_mallctl(const Json& stats, const Held& held) {
+  const Json& states = stats.at("reading").at("states");
+  EXPECT_EQ(states.at("active_bytes"), held.truth("active"));
+  EXPECT_EQ(states.at("dirty_bytes"), held.truth("pdirty") * 4096);
+  EXPECT_EQ(states.at("muzzy_bytes"), held.truth("pmuzzy") * 4096);
+  EXPECT_EQ(states.at("retained_bytes"), held.truth("retained"));
+}
+
+class Stats : public LiveTest, public ::testing::WithParamInterface<std::string> {
+ protected:
+  /// All that holds in every state.
+  static Json check(const Held& held) {
+    Json stats = held.stats();
+    expect_sums_to_rss(stats, held.pid());
+    expect_equals_mallctl(stats, held);
+    return stats;
+  }
+};
+
+TEST_P(Stats, dirty_pages_are_resident) {
+  const Held held(GetParam(), "dirty", "dirty_decay_ms:-1");
+  const Json stats = check(held);
+  expect_near(part(stats, "dirty"), held.truth("pdirty") * 4096, "dirty", stats);
+  expect_near(part(stats, "active"), held.truth("active"), "active", stats);
+}
+
+TEST_P(Stats, lazyfree_is_held) {
+  const Held held(GetParam(), "lazyfree", "dirty_decay_ms:-1,muzzy_decay_ms:-1");
+  const Json stats = check(held);
+  expect_near(part(stats, "muzzy_lazyfree"), held.truth("pmuzzy") * 4096, "lazyfree", stats);
+  EXPECT_LE(part(stats, "muzzy_redirtied"), mib);
+}
+
+TEST_P(Stats, lazyfree_written_to_again_is_not_lazy) {
+  const Held held(GetParam(), "redirtied", "dirty_decay_ms:-1,muzzy_decay_ms:-1");
+  const Json stats = check(held);
+  const uint64_t muzzy = held.truth("pmuzzy") * 4096;
+  expect_near(part(stats, "muzzy_lazyfree") + part(stats, "muzzy_redirtied"), muzzy, "muzzy", stats);
+  // One of three freed blocks of 1 MiB each.
+  expect_near(part(stats, "muzzy_redirtied"), 16 * mib, "redirtied", stats);
+}
+
+TEST_P(Stats, retained_is_not_resident) {
+  const Held held(GetParam(), "retained", "dirty_decay_ms:-1,muzzy_decay_ms:0");
+  const Json stats = check(held);
+  EXPECT_LE(part(stats, "retained"), mib);
+  EXPECT_GT(held.truth("retained"), 40 * mib);
+}
+
+TEST_P(Stats, retained_that_a_huge_page_refilled_is_resident) {
+  const Held held(GetParam(), "refilled", "dirty_decay_ms:-1,muzzy_decay_ms:0");
+  const Json stats = check(held);
+  EXPECT_GT(part(stats, "retained"), 8 * mib) << stats.dump(1);
+}
+
+TEST_P(Stats, fragmented) {
+  const Held held(GetParam(), "fragmented", "dirty_decay_ms:-1");
+  const Json stats = check(held);
+  expect_near(part(stats, "active"), held.truth("active"), "active", stats);
+}
+
+TEST_P(Stats, oversize) {
+  check(Held(GetParam(), "oversize", "dirty_decay_ms:5000"));
+}
+
+TEST_P(Stats, active_memory_never_touched_is_not_resident) {
+  const Held held(GetParam(), "untouched", "dirty_decay_ms:-1");
+  const Json stats = check(held);
+  expect_near(part(stats, "active"), held.truth("active") / 2, "active", stats);
+}
+
+TEST_P(Stats, a_heap_that_is_not_jemallocs) {
+  const Held held(GetParam(), "other", "dirty_decay_ms:-1");
+  const Json stats = check(held);
+  expect_near(part(stats, "other_heap"), 80 * mib, "other heap", stats);
+}
+
+INSTANTIATE_TEST_SUITE_P(Linkage, Stats, ::testing::Values("held", "static_held", "stripped_held"),
+                         [](const auto& info) { return info.param; });
+
+/// A memory cgroup (version 1, as these hosts have it) of its own.
+class MemoryCgroup {
+ public:
+  MemoryCgroup() : path_("/sys/fs/cgroup/memory/jemtrace_test_" + std::to_string(::getpid())) {
+    made_ = ::mkdir(path_.c_str(), 0755) == 0;
+  }
+  ~MemoryCgroup() { ::rmdir(path_.c_str()); }
+  MemoryCgroup(const MemoryCgroup&) = delete;
+  MemoryCgroup& operator=(const MemoryCgroup&) = delete;
+  bool made() const { return made_; }
+  /// A command that enters it first.
+  Strings entering() const {
+    return {"/bin/sh", "-c", "echo $$ > " + path_ + "/cgroup.procs && exec \"$@\"", "sh"};
+  }
+  void reclaim_all() const { std::ofstream(path_ + "/memory.force_empty") << "0\n"; }
+
+ private:
+  std::string path_;
+  bool made_ = false;
+};
+
+LIVE_TEST(StatsCgroup, lazyfree_that_the_kernel_took_is_reclaimed) {
+  const MemoryCgroup cgroup;
+  if (!cgroup.made()) {
+    GTEST_SKIP() << "no memory cgroup of version 1 can be made here";
+  }
+  {
+    const Held held("held", "lazyfree", "dirty_decay_ms:-1,muzzy_decay_ms:-1", cgroup.entering());
+    const uint64_t muzzy = held.truth("pmuzzy") * 4096;
+    EXPECT_LE(held.stats().at("account").at("muzzy_reclaimed_bytes").get<uint64_t>(), mib);
+    cgroup.reclaim_all();
+    const Json stats = held.stats();
+    expect_sums_to_rss(stats, held.pid());
+    const uint64_t lazy = part(stats, "muzzy_lazyfree");
+    EXPECT_LT(lazy, muzzy / 10) << stats.dump(1);
+    EXPECT_EQ(stats.at("account").at("muzzy_reclaimed_bytes").get<uint64_t>() + lazy +
+                  part(stats, "muzzy_redirtied"),
+              muzzy);
+  }
+}
+
+}  // namespace
+}  // namespace jemtrace::live

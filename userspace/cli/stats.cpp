@@ -1,0 +1,51 @@
+#include "cli/run.hpp"
+#include "collect/inspect.hpp"
+#include "collect/observe.hpp"
+
+namespace jemtrace::cli {
+namespace {
+
+Result<render::StatsReport> report_on(const ProcRoot& proc, const collect::Inspected& process) {
+  ASSIGN_OR_RETURN(collect::Look look, collect::look_at(proc, process.info.pid, process.read));
+  render::StatsReport report{.target = process.info, .account = ledger::make_account(look.seen)};
+  report.page_bytes = look.seen.page_bytes;
+  report.unread_because = std::move(look.unread_because);
+  report.reading = std::move(look.seen.before);
+  report.cgroup = std::move(look.cgroup);
+  report.host = std::move(look.host);
+  report.sampling_ns = look.sampling_ns;
+  return report;
+}
+
+}  // namespace
+
+Result<int> stats(const Options& options) {
+  const ProcRoot proc;
+  ASSIGN_OR_RETURN(const auto found, collect::inspect(proc, options.selection));
+  for (const std::string& note : found.notes) {
+    std::fprintf(stderr, "jemtrace: %s\n", note.c_str());
+  }
+  ASSIGN_OR_RETURN(const std::unique_ptr<Results> results, Results::open(options, true));
+  size_t printed = 0;
+  for (const collect::Inspected& process : found.processes) {
+    auto made = report_on(proc, process);
+    if (!made) {
+      // One that was asked for is an error; among others it may come and go.
+      if (options.selection.only_pids()) {
+        return tl::unexpected(std::move(made).error());
+      }
+      continue;
+    }
+    made->arenas = options.arenas;
+    results->out().stats(*made);
+    ++printed;
+  }
+  TRY(results->finish());
+  if (printed == 0) {
+    return fail(Errc::no_target, "nothing selected uses jemalloc",
+                "jemtrace list shows the processes that do");
+  }
+  return exit_status::ok;
+}
+
+}  // namespace jemtrace::cli

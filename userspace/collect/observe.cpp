@@ -1,0 +1,127 @@
+#include "collect/observe.hpp"
+
+#include <sys/utsname.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <charconv>
+#include <chrono>
+
+#include "sample/cgroup.hpp"
+#include "sample/host.hpp"
+#include "sample/memory.hpp"
+#include "sample/pages.hpp"
+#include "sample/smaps.hpp"
+
+namespace jemtrace::collect {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+/// For all ranges of one process together: 100 GB of retained memory that is not resident take 0.2 s.
+constexpr auto page_map_limit = std::chrono::seconds(5);
+
+Result<uint64_t> rss_now(const ProcRoot& proc, pid_t pid) {
+  ASSIGN_OR_RETURN(const std::string text, proc.read(pid, "statm", 4096));
+  const auto statm = sample::parse_statm(text);
+  if (!statm) {
+    return fail(Errc::malformed, proc.of(pid, "statm") + " makes no sense");
+  }
+  return statm->rss_bytes;
+}
+
+/// What is resident of one kind of ranges. Its time is taken from what is left.
+class PageMap {
+ public:
+  PageMap(const ProcRoot& proc, pid_t pid) : proc_(proc), pid_(pid), until_(Clock::now() + page_map_limit) {}
+
+  ledger::Maybe<ledger::Residency> of(const ledger::Maybe<std::vector<ledger::Range>>& ranges, bool lazily) {
+    if (!ranges) {
+      return std::nullopt;
+    }
+    auto found = sample::residency(proc_, pid_, *ranges, lazily, until_ - Clock::now());
+    return found ? ledger::Maybe<ledger::Residency>(*found) : std::nullopt;
+  }
+
+ private:
+  const ProcRoot& proc_;
+  pid_t pid_;
+  Clock::time_point until_;
+};
+
+std::vector<ledger::ArenaResidency> residency_of(const ProcRoot& proc, pid_t pid,
+                                                 const ledger::Reading& reading) {
+  PageMap pages(proc, pid);
+  std::vector<ledger::ArenaResidency> out;
+  for (const ledger::ArenaReading& arena : reading.arenas) {
+    out.push_back({.dirty = pages.of(arena.dirty.ranges, false),
+                   .muzzy = pages.of(arena.muzzy.ranges, true),
+                   .retained = pages.of(arena.retained.ranges, false),
+                   .metadata = pages.of(arena.metadata, false)});
+  }
+  return out;
+}
+
+unsigned threads_of(const ProcRoot& proc, pid_t pid) {
+  const auto tasks = ProcRoot(proc.of(pid, "task")).pids();
+  return tasks ? static_cast<unsigned>(tasks->size()) : 1;
+}
+
+std::string kernel_release() {
+  utsname host{};
+  ::uname(&host);
+  return host.release;
+}
+
+}  // namespace
+
+uint64_t statm_lag_bytes(const std::string& release, unsigned cpus, unsigned threads, uint64_t page_bytes) {
+  constexpr uint64_t counters = 3;                   // anonymous, file, shared
+  constexpr uint64_t per_thread = 64;                // TASK_RSS_EVENTS_THRESH, in pages
+  const uint64_t per_cpu = std::max(32u, 2 * cpus);  // percpu_counter_batch
+  int major = 0;
+  int minor = 0;
+  const char* const end = release.data() + release.size();
+  const auto [dot, error] = std::from_chars(release.data(), end, major);
+  if (error == std::errc{} && dot != end) {
+    std::from_chars(dot + 1, end, minor);
+  }
+  if (major > 6 || (major == 6 && minor >= 16)) {
+    return 0;
+  }
+  const bool per_cpu_counters = major == 6 && minor >= 2;
+  return counters * page_bytes * (per_cpu_counters ? per_cpu * cpus : per_thread * threads);
+}
+
+Result<Look> look_at(const ProcRoot& proc, pid_t pid, const ReadJemalloc& read) {
+  const auto begin = Clock::now();
+  Look out;
+  ledger::Observation& seen = out.seen;
+  seen.page_bytes = static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
+  seen.rss_lag_bytes =
+      statm_lag_bytes(kernel_release(), static_cast<unsigned>(::sysconf(_SC_NPROCESSORS_CONF)),
+                      threads_of(proc, pid), seen.page_bytes);
+  ASSIGN_OR_RETURN(seen.rss_before_bytes, rss_now(proc, pid));
+  // Ranges, their pages and the mappings stand next to each other: what moves in between is the error.
+  if (auto reading = read(true)) {
+    seen.before = std::move(*reading);
+    seen.residency = residency_of(proc, pid, *seen.before);
+  } else {
+    out.unread_because = reading.error().message();
+  }
+  ASSIGN_OR_RETURN(seen.vmas, sample::read_smaps(proc, pid));
+  if (seen.before) {
+    if (auto reading = read(false)) {
+      seen.after = std::move(*reading);
+    }
+  }
+  ASSIGN_OR_RETURN(seen.rss_after_bytes, rss_now(proc, pid));
+  if (auto cgroup = sample::read_cgroup(proc, pid)) {
+    out.cgroup = std::move(*cgroup);
+  }
+  out.host = sample::read_host(proc);
+  out.sampling_ns = static_cast<uint64_t>(std::chrono::nanoseconds(Clock::now() - begin).count());
+  return out;
+}
+
+}  // namespace jemtrace::collect
