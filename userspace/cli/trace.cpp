@@ -201,7 +201,8 @@ void Trace::print_intervals(uint64_t now) {
                               .comm = target->process.comm,
                               .unix_ns = unix_ns(),
                               .window_ns = now - std::max(last_interval_ns_, target->began_ns),
-                              .sample = target->last_sample};
+                              .sample = target->last_sample,
+                              .states = target->states};
     interval.delta = totals.since(before);
     before = totals;
     if (!only_busy_ || gave_back(interval.delta)) {

@@ -93,6 +93,25 @@ uint64_t statm_lag_bytes(const std::string& release, unsigned cpus, unsigned thr
   return counters * page_bytes * (per_cpu_counters ? per_cpu * cpus : per_thread * threads);
 }
 
+ledger::Pressed kernel_memory(const ProcRoot& proc, pid_t pid) {
+  const auto cgroup = sample::read_cgroup(proc, pid);
+  if (cgroup && cgroup->pressure && cgroup->pglazyfreed) {
+    return {cgroup->pressure, cgroup->pglazyfreed, "cgroup"};
+  }
+  const ledger::Host host = sample::read_host(proc);
+  return {host.pressure, host.pglazyfreed, "host"};
+}
+
+ledger::Pressed pressed_since(const ledger::Pressed& start, ledger::Pressed now) {
+  // Of an ended process the cgroup is unknown: a count of the host is no continuation of its.
+  if (start.of == now.of && start.lazyfreed_pages && now.lazyfreed_pages >= start.lazyfreed_pages) {
+    *now.lazyfreed_pages -= *start.lazyfreed_pages;
+  } else {
+    now.lazyfreed_pages.reset();
+  }
+  return now;
+}
+
 Result<Look> look_at(const ProcRoot& proc, pid_t pid, const ReadJemalloc& read) {
   const auto begin = Clock::now();
   Look out;

@@ -29,6 +29,12 @@ struct Look {
 /// the target's mmap lock for one mapping, or 2 MB, at a time. Errc::gone when the process has ended.
 Result<Look> look_at(const ProcRoot& proc, pid_t pid, const ReadJemalloc& read);
 
+/// How short memory is for this process, and the pages that the kernel took back lazily so far: of its cgroup
+/// where that counts them, else of the host. Costs 0.1 to 0.3 ms.
+ledger::Pressed kernel_memory(const ProcRoot& proc, pid_t pid);
+/// `now`, with what came since `start`.
+ledger::Pressed pressed_since(const ledger::Pressed& start, ledger::Pressed now);
+
 /// By how much /proc/PID/statm may differ from the page tables under this release of Linux: its counters were
 /// per thread before 6.2, and per CPU and not summed up until 6.16.
 uint64_t statm_lag_bytes(const std::string& release, unsigned cpus, unsigned threads, uint64_t page_bytes);

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "collect/images.hpp"
+#include "collect/observe.hpp"
 #include "discover/process.hpp"
 #include "jemtrace/abi.h"
 #include "ledger/model.hpp"
@@ -26,6 +27,14 @@ struct Target {
   ledger::RssAccount rss;
   ledger::Sample last_sample;
   uint64_t muzzy_extents_at_sample = 0;
+
+  ReadJemalloc read;  // its numbers; empty: not known where they are
+  sample::Budget read_budget;
+  ledger::States states;
+  uint64_t states_ns = 0;  // CLOCK_MONOTONIC of `states`
+  ledger::Series overhead;
+  std::string overhead_of;
+  ledger::Pressed pressed_at_start, pressed;  // the second is set when it ends
 
   ledger::Totals final_totals;
   std::vector<ledger::ThreadWork> final_payers;

@@ -202,6 +202,7 @@ void Tracer::adopt(const jt_target& kernel, bool from_its_start) {
   if (known == 0) {
     sample(*target, totals(*target));
     target->rss.start_bytes = target->rss.end_bytes;
+    target->pressed_at_start = kernel_memory(proc_, target->process.pid);
     if (listener_.on_target) {
       listener_.on_target(*target);
     }
@@ -424,11 +425,43 @@ void Tracer::sample(Target& target, const ledger::Totals& now) {
         ledger::Sampled{*memory->lazyfree_bytes, "smaps_rollup", memory->lazyfree_age_ms};
     target.rss.lazyfree_end_bytes = memory->lazyfree_bytes;
   }
+  read_states(target);
+  if (target.states_ns > 0) {
+    target.states.age_ms = (monotonic_ns() - target.states_ns) / 1'000'000;
+  }
+}
+
+/// Reads a few words per arena; with thousands of arenas that is worth a budget.
+void Tracer::read_states(Target& target) {
+  const auto begin = sample::Budget::Clock::now();
+  if (!target.read || !target.read_budget.allows(begin)) {
+    return;
+  }
+  const auto reading = target.read(false);
+  const auto end = sample::Budget::Clock::now();
+  target.read_budget.spent(end, end - begin);
+  if (!reading) {
+    return;
+  }
+  const auto total = reading->total(static_cast<uint64_t>(::sysconf(_SC_PAGESIZE)));
+  target.states = {.allocated_bytes = total.allocated,
+                   .active_bytes = total.active,
+                   .dirty_bytes = total.dirty,
+                   .muzzy_bytes = total.muzzy,
+                   .retained_bytes = total.retained,
+                   .method = ledger::name(reading->method)};
+  target.states_ns = monotonic_ns();
+  const auto& used = total.allocated ? total.allocated : total.active;
+  if (used && target.rss.end_bytes) {
+    target.overhead_of = total.allocated ? "rss_minus_allocated" : "rss_minus_active";
+    target.overhead.add(target.states_ns, *target.rss.end_bytes - std::min(*used, *target.rss.end_bytes));
+  }
 }
 
 void Tracer::finish(Target& target) {
   target.final_totals = totals(target);
   sample(target, target.final_totals);
+  target.pressed = pressed_since(target.pressed_at_start, kernel_memory(proc_, target.process.pid));
   target.ended_ns = monotonic_ns();
   for (const auto& [key, work] : bpf_->payers()) {
     if (key.id.born_ns == target.id.born_ns) {
@@ -493,6 +526,9 @@ ledger::Summary Tracer::summary(const Target& target) const {
   summary.payers = target.final_payers;
   summary.callsites = target.final_callsites;
   summary.rss = target.rss;
+  summary.states = target.states;
+  summary.overhead = {target.overhead_of, target.overhead.report()};
+  summary.pressed = target.pressed;
   const jt_counters& counters = target.final_totals.counters;
   if (counters.rss_delta_calls > 0) {
     summary.rss.purge_delta_bytes = counters.rss_delta_bytes;
@@ -511,7 +547,8 @@ ledger::Summary Tracer::summary(const Target& target) const {
   }
   summary.cost.events = counters.syscalls + counters.probe_hits;
   summary.cost.probe_hits = counters.probe_hits;
-  summary.cost.sampling_ns = static_cast<uint64_t>(target.sampler.cost().count());
+  summary.cost.sampling_ns =
+      static_cast<uint64_t>((target.sampler.cost() + target.read_budget.total()).count());
   summary.caveats = target.caveats;
   for (size_t i = 0; i < target.images.size() && i < summary.target.images.size(); ++i) {
     const TracedImage& image = *target.images[i];

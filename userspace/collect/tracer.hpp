@@ -53,7 +53,8 @@ class Tracer {
   [[nodiscard]] std::vector<Target*> live() const;
   /// All that a live target has done so far, or an ended one did.
   [[nodiscard]] ledger::Totals totals(const Target& target) const;
-  /// Takes statm, and smaps_rollup when it may have changed and its budget allows.
+  /// Takes statm and jemalloc's own numbers, and smaps_rollup when it may have changed; what costs has a
+  /// budget.
   void sample(Target& target, const ledger::Totals& now);
   [[nodiscard]] ledger::Summary summary(const Target& target) const;
   [[nodiscard]] ledger::Losses losses() const;
@@ -81,6 +82,7 @@ class Tracer {
   /// The kernel side has this process among its targets, with images: makes or completes our record of it.
   void adopt(const jt_target& target, bool from_its_start);
   void end(uint64_t born_ns);
+  void read_states(Target& target);
   void finish(Target& target);
   void rescan_after_loss();
   Target* find(const jt_target_id& id) const;

@@ -11,6 +11,8 @@
 
 #include "jemtrace/abi.h"
 #include "ledger/histogram.hpp"
+#include "ledger/kernel.hpp"
+#include "ledger/series.hpp"
 
 /// What the tool knows, as plain data: filled by a live trace or a recording, read by explain and render.
 /// optional: nullopt is "unknown", which is never shown as 0.
@@ -120,6 +122,20 @@ struct RssAccount {
   uint64_t purge_delta_error_bytes = 0;
 };
 
+/// What is resident beyond what the program uses, over the time of the trace: the number to watch.
+struct Overhead {
+  std::string
+      of;  // "rss_minus_allocated", or "rss_minus_active" where that is unknown; empty: neither is known
+  TrendReport trend;
+};
+
+/// How much the kernel wanted memory back.
+struct Pressed {
+  Maybe<Pressure> pressure;         // at the end: of the target's cgroup, else of the host
+  Maybe<uint64_t> lazyfreed_pages;  // pglazyfreed during the trace, of the same
+  std::string of;                   // "cgroup" or "host"
+};
+
 struct Cost {
   Maybe<uint64_t> bpf_run_ns;  // estimate from 1 in 64 calls
   uint64_t events = 0;         // memory syscalls and probe hits seen
@@ -140,6 +156,9 @@ struct Summary {
   std::vector<ThreadWork> payers;         // most work first
   std::vector<CallSiteTotals> callsites;  // most calls first
   RssAccount rss;
+  States states;  // at the end
+  Overhead overhead;
+  Pressed pressed;
   Losses losses{};  // of the whole host: a lost event has no owner
   Cost cost;
   bool decommit = false;  // vm.overcommit_memory is 2: pages go back by mmap(PROT_NONE), not by MADV_DONTNEED

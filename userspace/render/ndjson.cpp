@@ -123,6 +123,35 @@ Json rss(const ledger::RssAccount& account) {
           {"purge_delta_error_bytes", delta ? Json(account.purge_delta_error_bytes) : Json(nullptr)}};
 }
 
+Json states_object(const ledger::States& s) {
+  return {{"allocated_bytes", maybe(s.allocated_bytes)},
+          {"active_bytes", maybe(s.active_bytes)},
+          {"dirty_bytes", maybe(s.dirty_bytes)},
+          {"muzzy_bytes", maybe(s.muzzy_bytes)},
+          {"retained_bytes", maybe(s.retained_bytes)}};
+}
+
+Json overhead_or_null(const ledger::Overhead& overhead) {
+  if (overhead.of.empty()) {
+    return nullptr;
+  }
+  const ledger::TrendReport& trend = overhead.trend;
+  const bool known = trend.trend != ledger::Trend::unknown;
+  return {{"of", overhead.of},
+          {"trend", known ? Json(ledger::name(trend.trend)) : Json(nullptr)},
+          {"bytes_per_second", known ? Json(trend.per_second) : Json(nullptr)},
+          {"period_s", maybe(trend.period_s)},
+          {"low_bytes", known ? Json(trend.low_bytes) : Json(nullptr)},
+          {"high_bytes", known ? Json(trend.high_bytes) : Json(nullptr)}};
+}
+
+Json pressed(const ledger::Pressed& pressed) {
+  return {{"of", text_or_null(pressed.of)},
+          {"some_avg10_percent", pressed.pressure ? Json(pressed.pressure->some_avg10) : Json(nullptr)},
+          {"full_avg10_percent", pressed.pressure ? Json(pressed.pressure->full_avg10) : Json(nullptr)},
+          {"pglazyfreed_pages", maybe(pressed.lazyfreed_pages)}};
+}
+
 Json losses(const ledger::Losses& lost) {
   Json object = Json::object();
   for (unsigned i = 0; i < JT_LOSSES; ++i) {
@@ -300,12 +329,7 @@ Json interval_line(const ledger::Interval& i) {
           {"transitions", transitions_delta(i.delta.transitions)},
           {"app_latency_ns", paid_ns(i.delta.transitions, JT_PAYER_APP)},
           {"background_latency_ns", paid_ns(i.delta.transitions, JT_PAYER_BACKGROUND)},
-          {"states",
-           {{"allocated_bytes", maybe(s.allocated_bytes)},
-            {"active_bytes", maybe(s.active_bytes)},
-            {"dirty_bytes", maybe(s.dirty_bytes)},
-            {"muzzy_bytes", maybe(s.muzzy_bytes)},
-            {"retained_bytes", maybe(s.retained_bytes)}}},
+          {"states", states_object(s)},
           {"rss_bytes", sampled_value(i.sample.rss_bytes)},
           {"lazyfree_bytes", sampled_value(i.sample.lazyfree_bytes)},
           {"method",
@@ -333,6 +357,9 @@ Json summary_line(const ledger::Summary& s) {
           {"counters", decay_counters(s)},
           {"payers", payers(s.payers)},
           {"rss", rss(s.rss)},
+          {"states", states_object(s.states)},
+          {"overhead", overhead_or_null(s.overhead)},
+          {"pressure", pressed(s.pressed)},
           {"losses", losses(s.losses)},
           {"cost", cost(s.cost)},
           {"failed_calls", failed_calls(s.totals.counters)},

@@ -310,6 +310,23 @@ Json rss() {
        {"purge_delta_error_bytes", or_null(whole())}});
 }
 
+Json overhead() {
+  const Json number = or_null(of_type("number"));
+  return object({{"of", choice({"rss_minus_allocated", "rss_minus_active"})},
+                 {"trend", or_null(choice({"steady", "ratcheting_up", "falling", "rhythmic"}))},
+                 {"bytes_per_second", number},
+                 {"period_s", number},
+                 {"low_bytes", described(or_null(whole()), "5th percentile")},
+                 {"high_bytes", described(or_null(whole()), "95th percentile")}});
+}
+
+Json pressed() {
+  return object({{"of", or_null(choice({"cgroup", "host"}))},
+                 {"some_avg10_percent", or_null(of_type("number"))},
+                 {"full_avg10_percent", or_null(of_type("number"))},
+                 {"pglazyfreed_pages", described(or_null(whole()), "during the trace")}});
+}
+
 Json cost() {
   return object({{"bpf_run_ns", described(or_null(whole()), "estimate from one call in 64")},
                  {"events", whole()},
@@ -352,6 +369,9 @@ Json summary_line() {
                  {"counters", counters()},
                  {"payers", payers()},
                  {"rss", rss()},
+                 {"states", described(reference("states"), "at the end")},
+                 {"overhead", described(or_null(overhead()), "resident beyond what is used, over time")},
+                 {"pressure", pressed()},
                  {"losses", described(object_by<jt_loss>(JT_LOSSES, or_null(whole())),
                                       "of the whole host; null: this kernel does not count it")},
                  {"cost", cost()},

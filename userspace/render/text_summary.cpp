@@ -320,7 +320,59 @@ std::string purge_effect(const ledger::RssAccount& rss) {
                    : "RSS grew by " + bytes(size) + " during purge calls: other threads were faster" + error;
 }
 
-void rss_lines(Page& page, const ledger::RssAccount& rss) {
+/// Whether memory is short now, and what the kernel did about it.
+std::string pressure_words(const ledger::Pressed& pressed) {
+  if (!pressed.pressure) {
+    return {};
+  }
+  const std::string psi = glue(fmt::format("PSI {:.2f}", pressed.pressure->some_avg10));
+  return fmt::format(" ({}: {})", psi, pressed.pressure->some_avg10 > 0 ? "it is" : "nothing presses it to");
+}
+
+/// jemalloc's side at the end, and the number to watch.
+void state_lines(Page& page, const Summary& s) {
+  const ledger::States& states = s.states;
+  Phrases phrases;
+  const auto add = [&](const ledger::Maybe<uint64_t>& n, const char* what) {
+    if (n) {
+      phrases.add(bytes(*n) + glue(std::string(" ") + what));
+    }
+  };
+  add(states.allocated_bytes, "allocated");
+  add(states.active_bytes, "active");
+  add(states.dirty_bytes, "dirty");
+  add(states.muzzy_bytes, "muzzy");
+  add(states.retained_bytes, "retained");
+  if (!phrases.empty()) {
+    page.labelled("at the end", phrases.text());
+  }
+  const ledger::TrendReport& trend = s.overhead.trend;
+  if (trend.trend == ledger::Trend::unknown) {
+    return;
+  }
+  const std::string of =
+      s.overhead.of == "rss_minus_allocated" ? "RSS beyond what is allocated" : "RSS beyond what is active";
+  const std::string range = bytes(trend.low_bytes) + glue(" to ") + bytes(trend.high_bytes);
+  switch (trend.trend) {
+    case ledger::Trend::rhythmic:
+      page.labelled("over time", fmt::format("{} goes up and down every {}, {}: work in bursts", of,
+                                             seconds(static_cast<uint64_t>(*trend.period_s * 1e9)), range));
+      break;
+    case ledger::Trend::ratcheting:
+      page.labelled("over time", fmt::format("{} ratchets up by {}/s, {}", of,
+                                             bytes(static_cast<uint64_t>(trend.per_second)), range));
+      break;
+    case ledger::Trend::falling:
+      page.labelled("over time", fmt::format("{} falls by {}/s, {}", of,
+                                             bytes(static_cast<uint64_t>(-trend.per_second)), range));
+      break;
+    default:
+      page.labelled("over time", fmt::format("{} is steady, {}", of, range));
+  }
+}
+
+void rss_lines(Page& page, const Summary& s) {
+  const ledger::RssAccount& rss = s.rss;
   if (!rss.start_bytes && !rss.end_bytes && !rss.max_bytes) {
     page.labelled("RSS", "unknown");
     return;
@@ -331,8 +383,8 @@ void rss_lines(Page& page, const ledger::RssAccount& rss) {
     text += ", " + glue("max ") + bytes(*rss.max_bytes);
   }
   if (rss.lazyfree_end_bytes && *rss.lazyfree_end_bytes > 0) {
-    text += fmt::format("; {} of it LazyFree: the kernel takes that when memory gets short",
-                        bytes(*rss.lazyfree_end_bytes));
+    text += fmt::format("; {} of it LazyFree: the kernel takes that when memory gets short{}",
+                        bytes(*rss.lazyfree_end_bytes), pressure_words(s.pressed));
     if (rss.end_bytes && *rss.end_bytes >= *rss.lazyfree_end_bytes) {
       text += ", " + bytes(*rss.end_bytes - *rss.lazyfree_end_bytes) + " without it";
     }
@@ -500,7 +552,8 @@ std::string summary_text(const Summary& s, const TextOptions& options, bool with
   callsite_table(page, s);
   page.line("");
   paid_by_lines(page, s);
-  rss_lines(page, s.rss);
+  rss_lines(page, s);
+  state_lines(page, s);
   sweep_lines(page, s);
   other_call_lines(page, s);
   failed_lines(page, s.totals.counters);
