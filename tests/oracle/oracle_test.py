@@ -123,6 +123,11 @@ class OracleTest(unittest.TestCase):
         self.expect_located(images.strip(program, self.folder), real, least)
 
 
+def checks(what):
+    """A test of that name."""
+    return lambda self: self.check(what)
+
+
 class Truth(OracleTest):
     """The oracle itself: made from an archive, it says what the symbols of a library say that is linked from it."""
 
@@ -137,11 +142,8 @@ class Truth(OracleTest):
                               if not places <= real.functions.get(name, set())})
         self.assertEqual({role: real.of_role(role) for role in COUNTED}, {role: made.of_role(role) for role in COUNTED})
 
-    def test_bullseye(self):
-        self.check("bullseye")
-
-    def test_sid(self):
-        self.check("sid")
+    test_bullseye = checks("bullseye")
+    test_sid = checks("sid")
 
 
 class Shared(OracleTest):
@@ -154,17 +156,10 @@ class Shared(OracleTest):
         self.assertGreater(real.placed_bytes, 0.999 * real.all_bytes)
         self.expect_located(library, real, LEAST[suite])
 
-    def test_bullseye(self):
-        self.check("bullseye")
-
-    def test_bookworm(self):
-        self.check("bookworm")
-
-    def test_trixie(self):
-        self.check("trixie")
-
-    def test_sid(self):
-        self.check("sid")
+    test_bullseye = checks("bullseye")
+    test_bookworm = checks("bookworm")
+    test_trixie = checks("trixie")
+    test_sid = checks("sid")
 
     def test_unprivileged(self):
         """Locating needs no rights but to read the file."""
@@ -193,14 +188,9 @@ class Static(OracleTest):
             prefixed = images.with_prefix(pic, self.folder)
             self.expect_program_located(images.link_program(prefixed, self.folder, prefix="_rjem_"), LEAST[suite])
 
-    def test_bullseye(self):
-        self.check("bullseye")
-
-    def test_bookworm(self):
-        self.check("bookworm")
-
-    def test_trixie(self):
-        self.check("trixie")
+    test_bullseye = checks("bullseye")
+    test_bookworm = checks("bookworm")
+    test_trixie = checks("trixie")
 
 
 class Rust(OracleTest):
@@ -217,11 +207,8 @@ class Rust(OracleTest):
         if not checked:
             self.skipTest(f"no Rust toolchain whose {name} has a jemalloc with symbols")
 
-    def test_rustc(self):
-        self.check("rustc")
-
-    def test_rustdoc(self):
-        self.check("rustdoc")
+    test_rustc = checks("rustc")
+    test_rustdoc = checks("rustdoc")
 
     def test_ripgrep(self):
         """Stripped by its makers, so nothing is known: only what must hold of any answer. Linked with musl, whose own

@@ -44,36 +44,11 @@ class Reader {
   }
   uint8_t byte() { return number<uint8_t>(); }
 
-  uint64_t uleb() {
-    uint64_t value = 0;
-    for (unsigned shift = 0; shift < 70; shift += 7) {
-      const uint8_t part = byte();
-      if (shift < 64) {
-        value |= static_cast<uint64_t>(part & 0x7f) << shift;
-      }
-      if ((part & 0x80) == 0) {
-        return value;
-      }
-    }
-    ok = false;
-    return 0;
-  }
+  uint64_t uleb() { return leb().value; }
   int64_t sleb() {
-    uint64_t value = 0;
-    for (unsigned shift = 0; shift < 70; shift += 7) {
-      const uint8_t part = byte();
-      if (shift < 64) {
-        value |= static_cast<uint64_t>(part & 0x7f) << shift;
-      }
-      if ((part & 0x80) == 0) {
-        if (shift + 7 < 64 && (part & 0x40) != 0) {
-          value |= ~uint64_t{0} << (shift + 7);
-        }
-        return static_cast<int64_t>(value);
-      }
-    }
-    ok = false;
-    return 0;
+    const Leb read = leb();
+    const bool negative = read.bits < 64 && (read.last & 0x40) != 0;
+    return static_cast<int64_t>(negative ? read.value | ~uint64_t{0} << read.bits : read.value);
   }
   void skip(uint64_t size) {
     if (!ok || size > end_ - at_) {
@@ -126,6 +101,28 @@ class Reader {
   }
 
  private:
+  struct Leb {
+    uint64_t value = 0;
+    unsigned bits = 0;  // of the value that were written down
+    uint8_t last = 0;
+  };
+
+  Leb leb() {
+    Leb read;
+    for (; read.bits < 70; read.bits += 7) {
+      read.last = byte();
+      if (read.bits < 64) {
+        read.value |= static_cast<uint64_t>(read.last & 0x7f) << read.bits;
+      }
+      if ((read.last & 0x80) == 0) {
+        read.bits += 7;
+        return read;
+      }
+    }
+    ok = false;
+    return {};
+  }
+
   const Bytes& bytes_;
   uint64_t at_, end_;
 };

@@ -49,6 +49,11 @@ struct DynamicTables {
 };
 
 DynamicTables tables_of(const ElfFile& file) {
+  static constexpr std::pair<Elf64_Sxword, uint64_t DynamicTables::*> fields[] = {
+      {DT_RELA, &DynamicTables::rela},      {DT_RELASZ, &DynamicTables::rela_size},
+      {DT_JMPREL, &DynamicTables::jmprel},  {DT_PLTRELSZ, &DynamicTables::jmprel_size},
+      {DT_SYMTAB, &DynamicTables::symbols}, {DT_STRTAB, &DynamicTables::strings},
+  };
   DynamicTables tables;
   for (const Elf64_Phdr& segment : file.segments()) {
     if (segment.p_type != PT_DYNAMIC) {
@@ -58,27 +63,10 @@ DynamicTables tables_of(const ElfFile& file) {
     for (uint64_t at = 0; bytes && at + sizeof(Elf64_Dyn) <= bytes->size(); at += sizeof(Elf64_Dyn)) {
       Elf64_Dyn entry;
       std::memcpy(&entry, bytes->data() + at, sizeof entry);
-      switch (entry.d_tag) {
-        case DT_RELA:
-          tables.rela = entry.d_un.d_ptr;
-          break;
-        case DT_RELASZ:
-          tables.rela_size = entry.d_un.d_val;
-          break;
-        case DT_JMPREL:
-          tables.jmprel = entry.d_un.d_ptr;
-          break;
-        case DT_PLTRELSZ:
-          tables.jmprel_size = entry.d_un.d_val;
-          break;
-        case DT_SYMTAB:
-          tables.symbols = entry.d_un.d_ptr;
-          break;
-        case DT_STRTAB:
-          tables.strings = entry.d_un.d_ptr;
-          break;
-        default:
-          break;
+      for (const auto& [tag, field] : fields) {
+        if (entry.d_tag == tag) {
+          tables.*field = entry.d_un.d_ptr;  // sizes too: one union
+        }
       }
     }
   }
