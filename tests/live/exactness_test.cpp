@@ -1,102 +1,11 @@
-// jemtrace's totals equal jemalloc's own counters, for a program that is traced from exec to exit. Oracle:
-// the stats.arenas.* that the workload prints when nothing can be purged any more. A configuration also says
-// which of them must not be 0, so that a test cannot pass because nothing happened.
-#include <tuple>
+// jemtrace's totals equal jemalloc's own counters, for a program that is traced from exec to exit: the
+// system's jemalloc, linked statically.
+#include "exactness.hpp"
 
-#include "live.hpp"
+#include <tuple>
 
 namespace jemtrace::live {
 namespace {
-
-enum class Expect { some, none, any };
-
-struct Configuration {
-  const char* name;
-  const char* malloc_conf;
-  Strings command;  // a workload and its arguments
-  Expect dirty_sweeps, muzzy_sweeps;
-};
-
-std::ostream& operator<<(std::ostream& out, const Configuration& configuration) {
-  return out << configuration.name << ", MALLOC_CONF=" << configuration.malloc_conf;
-}
-
-void expect(Expect what, uint64_t counter, const char* name) {
-  if (what == Expect::some) {
-    EXPECT_GT(counter, 0u) << name << ": the workload proves nothing";
-  } else if (what == Expect::none) {
-    EXPECT_EQ(counter, 0u) << name << ": the workload proves something else";
-  }
-}
-
-constexpr Expect some = Expect::some;
-constexpr Expect none = Expect::none;
-constexpr Expect any = Expect::any;
-
-const Configuration configurations[] = {
-    {"both_decay", "dirty_decay_ms:20,muzzy_decay_ms:20", {"batch"}, some, some},
-    {"dirty_decays_past_muzzy", "dirty_decay_ms:20,muzzy_decay_ms:0", {"batch"}, some, none},
-    {"muzzy_never_decays", "dirty_decay_ms:20,muzzy_decay_ms:-1", {"batch"}, some, none},
-    {"muzzy_never_decays_but_is_purged",
-     "dirty_decay_ms:20,muzzy_decay_ms:-1",
-     {"batch", "purge=1"},
-     some,
-     some},
-    {"dirty_is_purged_at_once", "dirty_decay_ms:0,muzzy_decay_ms:20", {"batch", "rounds=8"}, some, none},
-    {"muzzy_decays_faster_than_dirty", "dirty_decay_ms:40,muzzy_decay_ms:5", {"batch"}, some, some},
-    {"only_purged_by_hand", "dirty_decay_ms:-1,muzzy_decay_ms:-1", {"batch", "purge=1"}, some, none},
-    {"defaults", "", {"batch", "purge=1"}, some, none},
-    {"background_threads",
-     "dirty_decay_ms:20,muzzy_decay_ms:20,background_thread:true",
-     {"steady"},
-     some,
-     some},
-    {"background_threads_and_own_arenas",
-     "dirty_decay_ms:20,muzzy_decay_ms:20,background_thread:true",
-     {"multi_arena"},
-     some,
-     some},
-    {"one_background_thread",
-     "dirty_decay_ms:20,muzzy_decay_ms:20,background_thread:true,max_background_threads:1",
-     {"steady", "threads=8"},
-     some,
-     some},
-    {"purged_memory_is_unmapped", "retain:false,dirty_decay_ms:20,muzzy_decay_ms:20", {"batch"}, some, some},
-    {"purged_memory_is_unmapped_at_once",
-     "retain:false,dirty_decay_ms:0,muzzy_decay_ms:0",
-     {"batch", "rounds=8"},
-     some,
-     none},
-    {"unmapped_by_background_threads",
-     "retain:false,dirty_decay_ms:20,muzzy_decay_ms:20,background_thread:true",
-     {"steady"},
-     some,
-     some},
-    {"eight_threads", "dirty_decay_ms:20,muzzy_decay_ms:20", {"steady", "threads=8"}, some, some},
-    {"eight_threads_in_one_arena",
-     "dirty_decay_ms:20,muzzy_decay_ms:20,narenas:1",
-     {"steady", "threads=8"},
-     some,
-     some},
-    {"one_thread_in_one_arena", "dirty_decay_ms:20,muzzy_decay_ms:20,narenas:1", {"batch"}, some, some},
-    {"sixteen_arenas",
-     "dirty_decay_ms:20,muzzy_decay_ms:20,narenas:16",
-     {"multi_arena", "threads=16", "arenas=16", "count=80"},
-     some,
-     any},
-    {"destroyed_arenas", "dirty_decay_ms:20,muzzy_decay_ms:20", {"multi_arena", "purge=0"}, some, any},
-    {"oversize_extents", "dirty_decay_ms:10000", {"oversize"}, none, none},
-    {"oversize_extents_unmapped", "dirty_decay_ms:10000,retain:false", {"oversize"}, none, none},
-    {"oversize_arena_off",
-     "oversize_threshold:0,dirty_decay_ms:20,muzzy_decay_ms:20",
-     {"oversize", "count=6", "size=9437184", "rounds=10"},
-     any,
-     any},
-    {"oversize_arena", "dirty_decay_ms:20", {"oversize", "count=6", "size=9437184", "rounds=10"}, any, none},
-    {"no_thread_caches", "tcache:false,dirty_decay_ms:20,muzzy_decay_ms:20", {"batch"}, some, some},
-    {"huge_pages", "thp:always,dirty_decay_ms:20,muzzy_decay_ms:20", {"batch"}, some, some},
-    {"arena_per_cpu", "percpu_arena:percpu,dirty_decay_ms:20,muzzy_decay_ms:20", {"steady"}, some, some},
-};
 
 // The events of calls that were purges; the other memory calls are listed beside them.
 std::vector<Json> purge_events(const Output& output) {
@@ -110,44 +19,27 @@ std::vector<Json> purge_events(const Output& output) {
 }
 
 /// The symbols as they were linked, or all of them gone.
-struct Build {
+struct Linked {
   const char* prefix;  // of the workload's name
   const char* tier;
 };
 
-class Exactness : public LiveTest, public ::testing::WithParamInterface<std::tuple<Build, Configuration>> {};
+class Exactness : public LiveTest, public ::testing::WithParamInterface<std::tuple<Linked, Configuration>> {};
 
 TEST_P(Exactness, totals_equal_jemallocs_counters) {
-  const auto& [build, configuration] = GetParam();
-  Strings command = configuration.command;
-  command[0] = workload(build.prefix + command[0]);
-
-  for (int i = 0; i < number_from_environment("JEMTRACE_REPEAT", 1) && !HasFailure(); i++) {
-    const Trace run = run_traced(command, {.environment = {{"MALLOC_CONF", configuration.malloc_conf}}});
-    ASSERT_EQ(run.outcome.status, 0) << run.outcome.err;
-    const Block block = parse_block(run.outcome.out);
-    const Counters truth = block.counters();
-    expect(configuration.dirty_sweeps, truth.dirty_npurge, "dirty_npurge");
-    expect(configuration.muzzy_sweeps, truth.muzzy_npurge, "muzzy_npurge");
-    EXPECT_GT(truth.dirty_nmadvise, 0u);
-
-    const Output output = run.output();
-    EXPECT_EQ(output.target(block.pid())["images"][0]["tier"], build.tier);
-    const Json summary = output.summary_of(block.pid());
-    EXPECT_EQ(counters_of(summary), truth);
-    expect_no_losses(summary);
-  }
+  const auto& [linked, configuration] = GetParam();
+  expect_exact({.tier = linked.tier}, workload(linked.prefix + configuration.command[0]), configuration);
 }
 
 const auto configuration_name = [](const auto& test) { return std::string(std::get<1>(test.param).name); };
 
 INSTANTIATE_TEST_SUITE_P(Launched, Exactness,
-                         ::testing::Combine(::testing::Values(Build{"static_", "symbols"}),
-                                            ::testing::ValuesIn(configurations)),
+                         ::testing::Combine(::testing::Values(Linked{"static_", "symbols"}),
+                                            ::testing::ValuesIn(configurations())),
                          configuration_name);
 INSTANTIATE_TEST_SUITE_P(Stripped, Exactness,
-                         ::testing::Combine(::testing::Values(Build{"stripped_", "recovered"}),
-                                            ::testing::ValuesIn(configurations)),
+                         ::testing::Combine(::testing::Values(Linked{"stripped_", "recovered"}),
+                                            ::testing::ValuesIn(configurations())),
                          configuration_name);
 
 // The transitions of the summary are the same purges: by source and target state they add up to jemalloc's
@@ -188,8 +80,8 @@ LIVE_TEST(Transitions, are_returned_when_nothing_is_retained) {
 
 // Oracle: jemalloc counts oversize purges in nmadvise and not in npurge.
 LIVE_TEST(Oversize, purges_inside_free_have_their_own_cause) {
-  const Trace run =
-      run_traced({workload("static_oversize")}, {.environment = {{"MALLOC_CONF", ""}}}, {"--events"});
+  const Trace run = run_traced({workload("static_oversize")},
+                               {.environment = {{"MALLOC_CONF", "dirty_decay_ms:1000000"}}}, {"--events"});
   const Block block = parse_block(run.outcome.out);
   const Output output = run.output();
   const Json summary = output.summary_of(block.pid());

@@ -29,6 +29,9 @@ class LiveTest : public ::testing::Test {
   void SetUp() override;
 };
 
+/// Nothing may be skipped: JEMTRACE_LIVE=require or CI=true.
+bool everything_is_required();
+
 #define LIVE_TEST(suite, name)                         \
   GTEST_TEST_(suite, name, ::jemtrace::live::LiveTest, \
               ::testing::internal::GetTypeId<::jemtrace::live::LiveTest>())
