@@ -58,6 +58,8 @@ static __always_inline void classify_call(struct jt_target *target, struct threa
 	call->frames[2] = walk->frames[2];
 	if (call->purpose == JT_FOREIGN && is_own_stack(call, regs.sp))
 		call->purpose = JT_THREAD_STACK;
+	else if (call->purpose == JT_FOREIGN && call->syscall == JT_SYS_PROCESS_MADVISE && call->image != JT_NO_IMAGE)
+		call->purpose = JT_UNCLASSIFIED; /* no program does that to itself: a batch of an unknown function */
 	else if (is_purge(call->purpose) && call->syscall <= JT_SYS_PROCESS_MADVISE && call->advice != MADV_FREE &&
 		 call->advice != MADV_DONTNEED)
 		call->purpose = JT_OTHER_ADVICE;
@@ -84,15 +86,31 @@ static __always_inline void check_sweep(const struct thread *thread)
 		__sync_fetch_and_add(&check->agreed, 1);
 }
 
+/* User space took a probe off again: what it said last of this thread's sweep is worth nothing. */
+static __always_inline void forget_distrusted(struct thread *thread)
+{
+	__u32 index = thread->call.image;
+	struct jt_image *image = bpf_map_lookup_elem(&images, &index);
+
+	if (!image || image->tier != JT_TIER_CALLSITE)
+		return;
+	thread->sweep.state = JT_STATE_UNKNOWN;
+	thread->sweep.cause = JT_CAUSE_UNKNOWN;
+	thread->sweep.arena = JT_NO_ARENA;
+	thread->sweep.number = 0;
+}
+
 static __always_inline void account_purge(struct jt_counters *counters, struct thread *thread, __s64 ret,
 					  __u64 latency_ns)
 {
 	struct call *call = &thread->call;
-	__u8 from = source_state(thread);
-	__u8 transition = transition_of(call, from);
 	bool has_rss_delta = false;
 	__s64 rss_pages, delta = 0;
+	__u8 from, transition;
 
+	forget_distrusted(thread);
+	from = source_state(thread);
+	transition = transition_of(call, from);
 	check_sweep(thread);
 	if (call->purpose != JT_DESTROY)
 		count_extents(counters, thread, from, ret < 0);

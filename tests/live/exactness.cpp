@@ -30,7 +30,7 @@ const Configuration all[] = {
      {"batch", "purge=1"},
      some,
      some},
-    {"dirty_is_purged_at_once", "dirty_decay_ms:0,muzzy_decay_ms:20", {"batch", "rounds=8"}, some, none},
+    {"dirty_is_purged_at_once", "dirty_decay_ms:0,muzzy_decay_ms:20", {"batch", "rounds=8"}, some, any},
     {"muzzy_decays_faster_than_dirty", "dirty_decay_ms:40,muzzy_decay_ms:5", {"batch"}, some, some},
     {"only_purged_by_hand", "dirty_decay_ms:-1,muzzy_decay_ms:-1", {"batch", "purge=1"}, some, none},
     {"defaults", "", {"batch", "purge=1"}, some, none},

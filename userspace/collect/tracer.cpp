@@ -346,6 +346,7 @@ void Tracer::end(uint64_t born_ns) {
   }
   std::unique_ptr<Target> target = std::move(it->second);
   targets_.erase(it);
+  images_.drop_wrong_probes();  // a short run has not had its turn
   finish(*target);
   target->ended = true;
   untimed_of_ended_ += target->final_totals.counters.untimed_calls;
@@ -555,6 +556,7 @@ ledger::Summary Tracer::summary(const Target& target) const {
     summary.target.images[i].tier = locate::name(image.image.tier);
     if (!image.distrust.empty()) {
       summary.caveats.push_back(image.distrust);
+      summary.totals.forget_sources();
     }
   }
   if (counters.untimed_calls > 0) {
@@ -572,7 +574,7 @@ void Tracer::stop() {
   }
   {
     const Stopwatch watch(timings_.detach_ns);
-    images_.drop_wrong_probes();                              // a short run has not had its turn
+    images_.drop_wrong_probes();
     std::thread probes([this] { images_.detach_probes(); });  // each side waits for the kernel: together
     bpf_->detach();
     probes.join();

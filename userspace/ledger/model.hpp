@@ -104,6 +104,9 @@ struct Totals {
   jt_counters counters{};
   /// What came since `earlier`, an older state of the same target.
   [[nodiscard]] Totals since(const Totals& earlier) const;
+  /// Takes back what was said of the caches that sweeps were of. What MADV_FREE was done to was dirty all the
+  /// same.
+  void forget_sources();
 };
 
 struct Interval {

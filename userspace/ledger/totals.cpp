@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "ledger/model.hpp"
 
 namespace jemtrace::ledger {
@@ -45,6 +47,37 @@ Totals Totals::since(const Totals& earlier) const {
     }
   }
   return out;
+}
+
+void Totals::forget_sources() {
+  const auto move = [&](jt_transition from, jt_transition to) {
+    for (size_t payer = 0; payer < JT_PAYERS; ++payer) {
+      transitions[to].by_payer[payer].merge(transitions[from].by_payer[payer]);
+      transitions[from].by_payer[payer] = Histogram();
+    }
+  };
+  move(JT_DIRTY_RETAINED, JT_UNKNOWN_RETAINED);
+  move(JT_MUZZY_RETAINED, JT_UNKNOWN_RETAINED);
+  move(JT_DIRTY_RETURNED, JT_UNKNOWN_RETURNED);
+  move(JT_MUZZY_RETURNED, JT_UNKNOWN_RETURNED);
+
+  const Histogram lazy = transitions[JT_DIRTY_MUZZY].total();
+  const jt_decay_counters certain{
+      .npurge = 0, .nmadvise = lazy.extents(), .purged = lazy.bytes() >> JT_PAGE_SHIFT};
+  jt_decay_counters& unknown = counters.decay[JT_STATE_UNKNOWN];
+  for (const jt_state state : {JT_STATE_DIRTY, JT_STATE_MUZZY}) {
+    unknown.npurge += counters.decay[state].npurge;
+    unknown.nmadvise += counters.decay[state].nmadvise;
+    unknown.purged += counters.decay[state].purged;
+    counters.decay[state] = {};
+    for (size_t cause = 0; cause < JT_CAUSES; ++cause) {
+      counters.sweeps[JT_STATE_UNKNOWN][cause] += counters.sweeps[state][cause];
+      counters.sweeps[state][cause] = 0;
+    }
+  }
+  unknown.nmadvise -= std::min(certain.nmadvise, unknown.nmadvise);
+  unknown.purged -= std::min(certain.purged, unknown.purged);
+  counters.decay[JT_STATE_DIRTY] = certain;
 }
 
 }  // namespace jemtrace::ledger

@@ -235,6 +235,12 @@ void RuleSet::name_ecache_dalloc() {
 
 /// The functions at the end of a hook, which make the system call.
 void RuleSet::name_pages() {
+  if (sweep_ != no_function) {
+    // Since 5.3.1, in builds that have it. The huge page allocator calls it too.
+    name("pages_purge_process_madvise",
+         without(without(both(keys(graph_.reached(sweep_, 2)), calls_.process_madvise), {sweep_}), out.hpa),
+         {"calls process_madvise", "the sweep is at most 2 calls above it"});
+  }
   struct Leaf {
     HookSlot slot;
     const FunctionSet* goal;

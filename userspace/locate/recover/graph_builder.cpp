@@ -266,6 +266,16 @@ void GraphBuilder::add_piece(const Piece& piece, CodeFunction& function) {
   }
 }
 
+/// syscall(3): imported, beyond what was read, or a function that asks the kernel for what its caller says.
+bool GraphBuilder::may_be_raw_syscall(const Edge& edge) const {
+  if (edge.external != External::none || edge.callee == no_function) {
+    return edge.external == External::raw_syscall || edge.external == External::none;
+  }
+  const auto& transfers = pieces_.at(graph_.functions_[edge.callee].start).scan.transfers;
+  return std::any_of(transfers.begin(), transfers.end(),
+                     [](const Transfer& t) { return t.system_call && !t.number; });
+}
+
 Edge GraphBuilder::edge_of(const Transfer& transfer) {
   Edge edge;
   edge.transfer = transfer;
@@ -273,13 +283,11 @@ Edge GraphBuilder::edge_of(const Transfer& transfer) {
   const auto callee = graph_.by_start_.find(target.local);
   edge.callee = callee == graph_.by_start_.end() ? no_function : callee->second;
   edge.external = target.external;
-  if (edge.external == External::raw_syscall ||
-      (edge.external == External::none && edge.callee == no_function)) {
-    // syscall(440, ...): the C library has no wrapper for process_madvise before 2.36, and jemalloc uses
-    // none.
-    if (transfer.rdi == sys_process_madvise && transfer.target + transfer.pointer != 0) {
-      edge.external = External::process_madvise;
-    }
+  // syscall(440, ...): the C library has no wrapper for process_madvise before 2.36, and jemalloc uses none.
+  if (transfer.rdi == sys_process_madvise && transfer.target + transfer.pointer != 0 &&
+      may_be_raw_syscall(edge)) {
+    edge.external = External::process_madvise;
+    edge.callee = no_function;
   }
   if (edge.external == External::madvise) {
     edge.advice = transfer.rdx;

@@ -47,6 +47,7 @@ class GraphBuilder {
   uint64_t owner_of(uint64_t start) const;
   void assemble();
   void add_piece(const Piece& piece, CodeFunction& function);
+  [[nodiscard]] bool may_be_raw_syscall(const Edge& edge) const;
   Edge edge_of(const Transfer& transfer);
   void link();
 
