@@ -24,7 +24,9 @@ int main(int argc, char** argv) {
       }
       workload::sleep_ms(args.number("sleep_ms"));
       for (uint64_t i = 0; i < args.number("ticks"); i++) {
-        free(malloc(65536));
+        void* const block = malloc(65536);
+        workload::touch(block, 1);
+        free(block);
       }
     }
   }
