@@ -15,10 +15,10 @@
 namespace jemtrace::live {
 namespace {
 
-/// A copy of a workload with symbols, to be edited.
-class Misled {
+/// A copy of a workload, to be edited.
+class Edited {
  public:
-  explicit Misled(std::string_view name) : bytes_(read(workload(name))) {
+  explicit Edited(std::string_view name) : bytes_(read(workload(name))) {
     const auto header = at<Elf64_Ehdr>(0);
     for (unsigned i = 0; i < header.e_shnum; i++) {
       const auto section = at<Elf64_Shdr>(header.e_shoff + i * sizeof(Elf64_Shdr));
@@ -30,7 +30,7 @@ class Misled {
   }
 
   /// The compiler's suffix (.part.0) goes too. The new name must not be longer.
-  Misled& rename(const std::string& from, const std::string& to) {
+  Edited& rename(const std::string& from, const std::string& to) {
     const uint64_t name = names_ + at<Elf64_Sym>(find(from)).st_name;
     char* const text = bytes_.data() + name;
     const size_t length = strlen(text);
@@ -40,13 +40,24 @@ class Misled {
   }
 
   /// Lets the name mean another function.
-  Misled& redirect(const std::string& name, const std::string& function) {
+  Edited& redirect(const std::string& name, const std::string& function) {
     const uint64_t offset = find(name);
     auto symbol = at<Elf64_Sym>(offset);
     const auto other = at<Elf64_Sym>(find(function));
     symbol.st_value = other.st_value;
     symbol.st_size = other.st_size;
     memcpy(bytes_.data() + offset, &symbol, sizeof symbol);
+    return *this;
+  }
+
+  /// Spoils a word that is a string of its own, with the length it has.
+  Edited& spoil(const std::string& word) {
+    const std::string text = '\0' + word + '\0';
+    const size_t offset = bytes_.find(text);
+    if (offset == bytes_.npos) {
+      throw std::runtime_error("no string " + word);
+    }
+    bytes_[offset + word.size()] = '~';
     return *this;
   }
 
@@ -99,13 +110,13 @@ std::ostream& operator<<(std::ostream& out, const Lie& lie) {
 
 // Without the sweep's own function, as where the compiler inlined it, the evictions are probed. The stacks
 // are understood as before: only the probe is wrong.
-Misled evictions_at(const char* function) {
-  Misled image("static_batch");
+Edited evictions_at(const char* function) {
+  Edited image("static_batch");
   image.rename("pac_decay_to_limit", "pac_decay_stashed").redirect("je_ecache_evict", function);
   return image;
 }
 
-Trace trace(Misled& image, const Strings& options = {}) {
+Trace trace(Edited& image, const Strings& options = {}) {
   return run_traced({image.program(), "rounds=50"},
                     {.environment = {{"MALLOC_CONF", "dirty_decay_ms:20,muzzy_decay_ms:20"}}}, options);
 }
@@ -113,7 +124,7 @@ Trace trace(Misled& image, const Strings& options = {}) {
 class Misleading : public LiveTest, public ::testing::WithParamInterface<Lie> {};
 
 TEST_P(Misleading, probe_is_taken_off_and_nothing_it_said_is_claimed) {
-  Misled image = evictions_at(GetParam().probed);
+  Edited image = evictions_at(GetParam().probed);
   const Trace run = trace(image);
   ASSERT_EQ(run.outcome.status, 0) << run.outcome.err;
   const Block block = parse_block(run.outcome.out);
@@ -156,7 +167,7 @@ INSTANTIATE_TEST_SUITE_P(
 
 // The last events come after the probe was taken off.
 LIVE_TEST(WrongProbe, says_nothing_of_later_purges) {
-  Misled image = evictions_at("je_ecache_dalloc");
+  Edited image = evictions_at("je_ecache_dalloc");
   const Trace run = trace(image, {"--events"});
   const std::vector<Json> events = run.output().of_type("transition");
   ASSERT_GT(events.size(), 300u);
@@ -171,7 +182,7 @@ LIVE_TEST(WrongProbe, says_nothing_of_later_purges) {
 
 // The call sites of the real sweep are then in no known function.
 LIVE_TEST(WrongSweep, leaves_its_purges_unclassified) {
-  Misled image("static_batch");
+  Edited image("static_batch");
   image.redirect("pac_decay_to_limit", "je_eset_insert");
   const Trace run = run_traced({image.program()},
                                {.environment = {{"MALLOC_CONF", "dirty_decay_ms:20,muzzy_decay_ms:20"}}});
@@ -184,6 +195,34 @@ LIVE_TEST(WrongSweep, leaves_its_purges_unclassified) {
             (Calls{block.counters().calls(), block.counters().bytes()}));
   EXPECT_EQ(other_calls_of(summary, "boot_probe").calls, 4u);
   EXPECT_EQ(other_calls_of(summary, "foreign").calls, 0u);
+}
+
+// Without "decay" among the names of mallctl no way to the sweep is found, so nothing is probed; other
+// functions are found by what they do.
+LIVE_TEST(CallSitesOnly, tell_purges_from_other_calls) {
+  Edited image("stripped_own_madvise");
+  image.spoil("decay");
+  const Trace run = run_traced({image.program()},
+                               {.environment = {{"MALLOC_CONF", "dirty_decay_ms:200,muzzy_decay_ms:200"}}});
+  ASSERT_EQ(run.outcome.status, 0) << run.outcome.err;
+  const Block block = parse_block(run.outcome.out);
+  const Output output = run.output();
+  const Json target = output.target(block.pid());
+  const Json summary = output.summary_of(block.pid());
+  const Counters truth = block.counters();
+
+  EXPECT_EQ(target["images"][0]["tier"], "callsite");
+  EXPECT_EQ(summary["exact"], false);
+  EXPECT_TRUE(summary["counters"]["dirty_npurge"].is_null());
+  EXPECT_EQ(summary["cost"]["probe_hits"], 0);
+  EXPECT_GT(truth.calls(), 0u);
+  EXPECT_EQ(other_calls_of(summary, "unclassified"), (Calls{truth.calls(), truth.bytes()}));
+  EXPECT_EQ(other_calls_of(summary, "zero_fill").calls, block.number("callocs"));
+  EXPECT_EQ(other_calls_of(summary, "boot_probe").calls, 4u);
+  EXPECT_EQ(other_calls_of(summary, "foreign").calls,
+            block.number("own_dontneed") + block.number("own_free") + block.number("own_munmap"));
+  EXPECT_EQ(other_calls_of(summary, "thread_stack").calls, block.number("threads"));
+  expect_no_losses(summary);
 }
 
 }  // namespace
