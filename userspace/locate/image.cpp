@@ -11,6 +11,7 @@
 #include "locate/elf_file.hpp"
 #include "locate/layout.hpp"
 #include "locate/prologue.hpp"
+#include "locate/recover/find_structures.hpp"
 #include "locate/recover/recover.hpp"
 #include "locate/roles.hpp"
 #include "locate/strings.hpp"
@@ -192,9 +193,8 @@ void add_probe(const ElfFile& file, const Symbols& symbols, const ProbePlan& pla
   image.probes.push_back(std::move(probe));
 }
 
-void add_call_sites(const ElfFile& file, const Symbols& symbols, Image& image) {
-  const auto frames = CallFrames::read(file);
-  if (!frames) {
+void add_call_sites(const ElfFile& file, const CallFrames* frames, const Symbols& symbols, Image& image) {
+  if (frames == nullptr) {
     image.notes.push_back("no call frame information: the purpose of system calls stays open");
     return;
   }
@@ -250,12 +250,9 @@ void check_layout(const ElfFile& file, const Symbols& symbols, Family family, Im
 }
 
 /// Without the symbols that matter: what the code itself gives away.
-void use_recovery(const ElfFile& file, Family family, bool any_private, Image& image) {
-  const auto frames = CallFrames::read(file);
-  recover::Recovered recovered;
-  if (frames) {
-    recovered = recover::recover(file, *frames, family);
-  }
+void use_recovery(const ElfFile& file, const CallFrames* frames, const recover::Survey& survey, Family family,
+                  bool any_private, Image& image) {
+  const recover::Recovered recovered = recover::recover(survey, family);
   const Symbols symbols = as_symbols(recovered);
   add_missing(symbols, family, image);
   if (recovered.sites.empty()) {
@@ -267,7 +264,7 @@ void use_recovery(const ElfFile& file, Family family, bool any_private, Image& i
     return;
   }
   image.tier = recovered.sweep ? Tier::recovered : Tier::callsite;
-  if (const auto* handler = recovered.tree.node("epoch"); handler != nullptr && handler->handler != 0) {
+  if (const auto* handler = survey.tree.node("epoch"); handler != nullptr && handler->handler != 0) {
     image.text = text_segment(file, handler->handler);
   }
   add_roles(file, symbols, image);
@@ -283,20 +280,49 @@ void use_recovery(const ElfFile& file, Family family, bool any_private, Image& i
 }
 
 /// What the symbols make possible.
-void use_symbols(const ElfFile& file, const Symbols& symbols, Family family, Image& image) {
-  const bool sweep = !entries_of(symbols, sweep_role(family)).empty();
-  const bool evict = !entries_of(symbols, evict_role(family)).empty();
-  if (!sweep && !evict) {
-    use_recovery(file, family, symbols.any_private, image);
-    return;
-  }
+void use_symbols(const ElfFile& file, const CallFrames* frames, const Symbols& symbols, Family family,
+                 Image& image) {
   add_missing(symbols, family, image);
   image.tier = Tier::symbols;
   add_roles(file, symbols, image);
   for (const ProbePlan& plan : probe_plans(family)) {
     add_probe(file, symbols, plan, image);
   }
-  add_call_sites(file, symbols, image);
+  add_call_sites(file, frames, symbols, image);
+}
+
+/// The array of arenas as the code shows it, and as the symbols say: both have to agree.
+void check_arenas(const Symbols& symbols, Structures& structures) {
+  if (symbols.arenas == 0 || structures.arenas == symbols.arenas) {
+    return;
+  }
+  if (structures.arenas) {
+    structures.arenas.reset();
+    structures.missing.emplace_back("arenas: the code does not use what the symbols call so");
+  } else {
+    structures.arenas = symbols.arenas;
+    structures.evidence.emplace_back("arenas is a symbol");
+  }
+}
+
+void look_inside(const ElfFile& file, const Symbols& symbols, Family family, Image& image) {
+  const CacheFields layout = cache_layout(file, symbols, family);
+  image.cache_state_offset = layout.state_offset;
+  image.cache_ind_offset = layout.ind_offset;
+  const auto read = CallFrames::read(file);
+  const CallFrames* const frames = read ? &*read : nullptr;
+  const recover::Survey survey = frames == nullptr ? recover::Survey{} : recover::Survey::make(file, *frames);
+  const bool sweep = !entries_of(symbols, sweep_role(family)).empty();
+  const bool evict = !entries_of(symbols, evict_role(family)).empty();
+  if (sweep || evict) {
+    use_symbols(file, frames, symbols, family, image);
+  } else {
+    use_recovery(file, frames, survey, family, symbols.any_private, image);
+  }
+  image.structures = recover::find_structures(file, survey, family);
+  if (image.structures) {
+    check_arenas(symbols, *image.structures);
+  }
 }
 
 uint64_t address_inside(const Symbols& symbols) {
@@ -395,10 +421,7 @@ Result<std::optional<Image>> analyse(int fd, const std::string& path, const Opti
   image.symbol_prefix = symbols.public_prefix;
   image.text = text_segment(*file, address_inside(symbols));
   if (wants_symbols(*file, family, image)) {
-    const CacheLayout layout = cache_layout(*file, symbols, family);
-    image.cache_state_offset = layout.state_offset;
-    image.cache_ind_offset = layout.ind_offset;
-    use_symbols(*file, symbols, family, image);
+    look_inside(*file, symbols, family, image);
   }
   return std::optional<Image>(std::move(image));
 }

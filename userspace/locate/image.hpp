@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "jemtrace/abi.h"
+#include "locate/structures.hpp"
 #include "util/fd.hpp"
 #include "util/result.hpp"
 
@@ -74,6 +75,7 @@ struct Image {
   std::vector<ProbeSite> probes;
   std::vector<CallSite> call_sites;
   uint32_t cache_state_offset = 0, cache_ind_offset = 0;  // jt_image
+  std::optional<Structures> structures;                   // nullopt: unknown
   std::vector<std::string> notes;                         // what a user should know, one sentence each
 
   /// "MALLOC_CONF", "JE_MALLOC_CONF", "_RJEM_MALLOC_CONF".

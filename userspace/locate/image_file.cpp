@@ -51,6 +51,79 @@ static void fields(auto& archive, wire::Is<TextSegment> auto& it) {
   archive(3, it.size);
 }
 
+static void fields(auto& archive, wire::Is<Global> auto& it) {
+  archive(1, it.vaddr);
+  archive(2, it.size);
+  archive(3, it.is_signed);
+  archive(4, it.kind, Global::Kind::choice);
+  archive(5, it.names);
+}
+
+static void fields(auto& archive, wire::Is<CacheLayout> auto& it) {
+  archive.plain(1, it.npages);
+  archive(2, it.state);
+  archive(3, it.ind);
+  archive.plain(4, it.lru);
+}
+
+static void fields(auto& archive, wire::Is<DecayLayout> auto& it) {
+  archive(1, it.time_ms);
+  archive(2, it.interval);
+  archive(3, it.epoch);
+  archive(4, it.deadline);
+  archive(5, it.npages_limit);
+  archive(6, it.nunpurged);
+  archive(7, it.backlog);
+}
+
+static void fields(auto& archive, wire::Is<CounterLayout> auto& it) {
+  archive(1, it.through);
+  archive(2, it.npurge);
+  archive(3, it.nmadvise);
+  archive(4, it.purged);
+}
+
+static void fields(auto& archive, wire::Is<ExtentLayout> auto& it) {
+  archive(1, it.bits);
+  archive(2, it.address);
+  archive(3, it.size_esn);
+  archive(4, it.next);
+  archive(5, it.state_shift);
+  archive(6, it.state_width);
+}
+
+static void fields(auto& archive, wire::Is<BaseLayout> auto& it) {
+  archive(1, it.ind);
+  archive(2, it.blocks);
+  archive(3, it.allocated);
+}
+
+static void fields(auto& archive, wire::Is<Structures> auto& it) {
+  archive(1, it.found_by);
+  archive(2, it.arenas);
+  archive(3, it.max_arenas);
+  archive(4, it.narenas_total);
+  archive(5, it.page_shift);
+  archive(6, it.stats);
+  archive(7, it.nthreads);
+  archive(8, it.nactive);
+  archive(9, it.ind);
+  archive(10, it.base);
+  archive(11, it.internal);
+  archive(12, it.dirty);
+  archive(13, it.muzzy);
+  archive(14, it.retained);
+  archive(15, it.dirty_decay);
+  archive(16, it.muzzy_decay);
+  archive(17, it.dirty_counters);
+  archive(18, it.muzzy_counters);
+  archive(19, it.extent);
+  archive(20, it.base_layout);
+  archive(21, it.options);
+  archive(22, it.evidence);
+  archive(23, it.missing);
+}
+
 static void fields(auto& archive, wire::Is<Image> auto& it) {
   archive(1, it.build_id);
   archive(2, it.version);
@@ -67,6 +140,7 @@ static void fields(auto& archive, wire::Is<Image> auto& it) {
   archive(13, it.cache_state_offset);
   archive(14, it.cache_ind_offset);
   archive(15, it.notes);
+  archive(16, it.structures);
 }
 
 namespace {
@@ -111,6 +185,53 @@ bool sound(const TextSegment& text) {
          text.vaddr <= std::numeric_limits<uint64_t>::max() - text.size;
 }
 
+// What a reader adds to addresses of the target and multiplies sizes of buffers with.
+constexpr uint32_t max_member = 1 << 20;
+constexpr uint32_t most_arenas = 4095;
+
+bool sound(const std::optional<uint32_t>& member) {
+  return !member || *member < max_member;
+}
+
+bool sound(const Global& global) {
+  const bool whole = global.size == 1 || global.size == 2 || global.size == 4 || global.size == 8;
+  return whole && (global.kind != Global::Kind::text || global.size == 8);
+}
+
+bool sound(const CacheLayout& cache) {
+  const auto small = [](const std::vector<uint32_t>& members) {
+    return members.size() <= 2 &&
+           std::all_of(members.begin(), members.end(), [](uint32_t m) { return m < max_member; });
+  };
+  return small(cache.npages) && small(cache.lru) && sound(cache.state) && sound(cache.ind);
+}
+
+bool sound(const DecayLayout& decay) {
+  return sound(decay.time_ms) && sound(decay.interval) && sound(decay.epoch) && sound(decay.deadline) &&
+         sound(decay.npages_limit) && sound(decay.nunpurged) && sound(decay.backlog);
+}
+
+bool sound(const CounterLayout& counters) {
+  return sound(counters.through) && sound(counters.npurge) && sound(counters.nmadvise) &&
+         sound(counters.purged);
+}
+
+bool sound(const ExtentLayout& extent) {
+  return sound(extent.bits) && sound(extent.address) && sound(extent.size_esn) && sound(extent.next) &&
+         extent.state_shift < 32 && extent.state_width < 8;
+}
+
+bool sound(const Structures& s) {
+  return s.max_arenas <= most_arenas && s.page_shift >= 12 && s.page_shift <= 16 && sound(s.nthreads) &&
+         sound(s.nactive) && sound(s.ind) && sound(s.base) && sound(s.internal) && sound(s.dirty) &&
+         sound(s.muzzy) && sound(s.retained) && sound(s.dirty_decay) && sound(s.muzzy_decay) &&
+         sound(s.dirty_counters) && sound(s.muzzy_counters) && sound(s.extent) && sound(s.base_layout.ind) &&
+         sound(s.base_layout.blocks) && sound(s.base_layout.allocated) &&
+         (!s.narenas_total || sound(*s.narenas_total)) &&
+         std::all_of(s.options.begin(), s.options.end(),
+                     [](const auto& option) { return sound(option.second); });
+}
+
 bool sound(const Image& image) {
   const auto each = [](const auto& all) {
     return std::all_of(all.begin(), all.end(), [](const auto& one) { return sound(one); });
@@ -118,7 +239,8 @@ bool sound(const Image& image) {
   const auto ascending =
       std::is_sorted(image.call_sites.begin(), image.call_sites.end(),
                      [](const CallSite& a, const CallSite& b) { return a.return_offset < b.return_offset; });
-  return sound(image.text) && each(image.probes) && each(image.call_sites) && ascending;
+  return sound(image.text) && (!image.structures || sound(*image.structures)) && each(image.probes) &&
+         each(image.call_sites) && ascending;
 }
 
 }  // namespace

@@ -10,7 +10,7 @@ namespace {
 
 struct Known {
   Family from, to;
-  CacheLayout layout;
+  CacheFields layout;
 };
 
 // From the DWARF of upstream builds of these tags (x86-64, 4 kB pages, default
@@ -46,7 +46,7 @@ bool uses_displacement(std::span<const uint8_t> code, int64_t displacement) {
   });
 }
 
-CacheLayout cache_layout(const ElfFile& file, const Symbols& symbols, Family family) {
+CacheFields cache_layout(const ElfFile& file, const Symbols& symbols, Family family) {
   // The image's own word counts more than the table: a fork may have moved the field.
   if (symbols.state_getter != 0) {
     constexpr uint64_t getter_size = 11;

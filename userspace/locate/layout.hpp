@@ -11,7 +11,7 @@
 namespace jemtrace::locate {
 
 /// Where the state and the arena are in ecache_t or extents_t; 0: unknown.
-struct CacheLayout {
+struct CacheFields {
   uint32_t state_offset = 0, ind_offset = 0;
 };
 
@@ -21,6 +21,6 @@ std::optional<uint32_t> getter_offset(std::span<const uint8_t> code);
 /// Whether the code of a function has an operand in memory at this distance from a register.
 bool uses_displacement(std::span<const uint8_t> code, int64_t displacement);
 
-CacheLayout cache_layout(const ElfFile& file, const Symbols& symbols, Family family);
+CacheFields cache_layout(const ElfFile& file, const Symbols& symbols, Family family);
 
 }  // namespace jemtrace::locate

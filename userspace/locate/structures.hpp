@@ -10,9 +10,13 @@ namespace jemtrace::locate {
 
 /// A variable of the image.
 struct Global {
+  enum class Kind : uint8_t { number, boolean, text, choice };
+
   uint64_t vaddr = 0;  // as linked
   uint32_t size = 0;   // bytes: 1, 2, 4 or 8
   bool is_signed = false;
+  Kind kind = Kind::number;
+  std::vector<std::string> names;  // choice: what the numbers from 0 on mean
 };
 
 /// Offsets are in bytes from the start of arena_t, unless said otherwise. nullopt: not found.
@@ -25,6 +29,7 @@ struct CacheLayout {
 };
 
 struct DecayLayout {
+  /// npages_limit: from 5.3.0; before, it follows from the backlog.
   std::optional<uint32_t> time_ms, interval, epoch, deadline, npages_limit, nunpurged, backlog;
 };
 
@@ -37,24 +42,33 @@ struct CounterLayout {
 /// edata_t, extent_t: what the lists of a cache hold.
 struct ExtentLayout {
   std::optional<uint32_t> bits, address, size_esn, next;
+  uint32_t state_shift = 0, state_width = 0;  // of extent_state_t in the bits
+};
+
+/// base_t, which the arena's `base` leads to. Its blocks are { size_t size; block *next; }.
+struct BaseLayout {
+  std::optional<uint32_t> ind;     // up to 5.2: the arena's index
+  std::optional<uint32_t> blocks;  // the list of its blocks
+  std::optional<uint32_t> allocated;
 };
 
 /// Where an image keeps jemalloc's numbers.
 struct Structures {
-  std::string found_by;            // "debug info", "handlers", "known layout of 5.3.0"
+  std::string found_by;            // "known layout of 5.3.0"
   std::optional<uint64_t> arenas;  // of arenas[0], as linked; arena_t*, 0 for one that does not exist
   uint32_t max_arenas = 4095;
   std::optional<Global> narenas_total;
   uint32_t page_shift = 12;
   bool stats = true;  // --enable-stats: the counters move
-  std::optional<uint32_t> nthreads, nactive, ind, base;
+  std::optional<uint32_t> nthreads, nactive, ind, base, internal;
   CacheLayout dirty, muzzy, retained;
   DecayLayout dirty_decay, muzzy_decay;
   CounterLayout dirty_counters, muzzy_counters;
   ExtentLayout extent;
-  std::optional<uint32_t> base_blocks;    // in base_t: the list of its blocks { size_t size; block *next; }
+  BaseLayout base_layout;
   std::map<std::string, Global> options;  // opt_*, by jemalloc's option names
   std::vector<std::string> evidence;      // for people
+  std::vector<std::string> missing;       // what was not found and why, one clause each
 };
 
 }  // namespace jemtrace::locate

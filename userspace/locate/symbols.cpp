@@ -11,7 +11,8 @@ namespace {
 
 constexpr uint64_t max_symbol_table = uint64_t{512} << 20;  // ClickHouse: ~200 MB of names
 constexpr uint64_t max_function_size = uint64_t{1} << 20;   // the largest seen: 36 kB (pa_alloc in rustc)
-constexpr size_t max_functions = 4000;                      // of the table's ~200 names
+constexpr uint64_t arenas_size = 4095 * 8;
+constexpr size_t max_functions = 4000;  // of the table's ~200 names
 
 /// "mmap" for mmap, __mmap, mmap64: only the ones that tell a trim from a zero fill.
 std::string_view system_call(std::string_view symbol) {
@@ -58,6 +59,10 @@ void Symbols::add_table(const ElfFile& file, const ElfFile::Section& table, cons
     Elf64_Sym symbol;
     std::memcpy(&symbol, bytes->data() + at, sizeof symbol);
     const unsigned type = ELF64_ST_TYPE(symbol.st_info);
+    if (type == STT_OBJECT && symbol.st_size == arenas_size && symbol.st_shndx != SHN_UNDEF) {
+      const std::string_view text = string_at(*names, symbol.st_name);
+      arenas = text == "arenas" || text.ends_with("je_arenas") ? symbol.st_value : arenas;
+    }
     if (symbol.st_shndx == SHN_UNDEF || (type != STT_FUNC && type != STT_NOTYPE && type != STT_GNU_IFUNC)) {
       continue;
     }

@@ -34,6 +34,7 @@ struct Symbols {
   uint64_t public_vaddr = 0;  // of *mallctl, 0 when it is unknown
   uint64_t state_getter = 0;  // extents_state_get, with its size
   uint64_t state_getter_size = 0;
+  uint64_t arenas = 0;       // the array of that name
   bool any_private = false;  // functions of the allocator's inside were found
 
   /// Adds a table's symbols; what is known already stays. `found_by`: "symtab", "minidebuginfo", ...

@@ -3,6 +3,8 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <map>
+#include <optional>
 #include <protozero/pbf_reader.hpp>
 #include <protozero/pbf_writer.hpp>
 #include <stdexcept>
@@ -41,6 +43,24 @@ inline bool is_control(char c) {
   return static_cast<unsigned char>(c) < 0x20 || c == 0x7f;
 }
 
+/// One of a map.
+template <typename T>
+struct Entry {
+  std::string key;
+  T value;
+};
+
+template <typename T>
+void fields(auto& archive, Entry<T>& it) {
+  archive(1, it.key);
+  archive(2, it.value);
+}
+template <typename T>
+void fields(auto& archive, const Entry<T>& it) {
+  archive(1, it.key);
+  archive(2, it.value);
+}
+
 class Malformed : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
@@ -73,6 +93,19 @@ class Writer {
   void operator()(uint32_t tag, const std::vector<T>& all) {
     for (const T& one : all) {
       put(tag, one);
+    }
+  }
+  /// Nothing is written of what is not there.
+  template <typename T>
+  void operator()(uint32_t tag, const std::optional<T>& value) {
+    if (value) {
+      (*this)(tag, *value);
+    }
+  }
+  template <typename T>
+  void operator()(uint32_t tag, const std::map<std::string, T>& all) {
+    for (const auto& [key, value] : all) {
+      put(tag, Entry<T>{key, value});
     }
   }
   void operator()(uint32_t tag,
@@ -148,6 +181,23 @@ class Reader {
       } else {
         message(all.emplace_back());
       }
+    }
+  }
+  template <typename T>
+  void operator()(uint32_t tag, std::optional<T>& value) {
+    T inner{};
+    (*this)(tag, inner);
+    if (taken_ && in_.tag() == tag) {
+      value = std::move(inner);
+    }
+  }
+  template <typename T>
+  void operator()(uint32_t tag, std::map<std::string, T>& all) {
+    if (mine(tag, protozero::pbf_wire_type::length_delimited)) {
+      check(all.size() < max_elements, "too many elements");
+      Entry<T> entry;
+      message(entry);
+      all.insert_or_assign(std::move(entry.key), std::move(entry.value));
     }
   }
   template <typename T>

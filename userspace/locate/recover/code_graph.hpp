@@ -6,6 +6,7 @@
 #include <set>
 #include <span>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "locate/eh_frame.hpp"
@@ -63,6 +64,9 @@ class CodeGraph {
   /// Its address is in data or in an instruction.
   [[nodiscard]] bool address_taken(FunctionId id) const { return taken_.contains(id); }
 
+  /// Some function's code has this distance from a register, as to a member of a large struct.
+  [[nodiscard]] bool uses_member(uint32_t distance) const { return members_.contains(distance); }
+
   /// The functions that mention `vaddr`, by itself or by a word of data that holds it.
   [[nodiscard]] FunctionSet users_of(uint64_t vaddr) const;
   /// The functions with a call out of the image.
@@ -85,6 +89,7 @@ class CodeGraph {
   std::unordered_map<uint64_t, FunctionId> by_start_;
   std::vector<FunctionSet> callees_, callers_;
   FunctionSet taken_;
+  std::unordered_set<uint32_t> members_;
   std::unordered_map<uint64_t, External> wrappers_;
   std::unordered_map<uint64_t, std::vector<uint64_t>> holders_;  // value in data -> words that hold it
   std::unordered_map<uint64_t, std::vector<FunctionId>> users_;  // address -> functions that mention it

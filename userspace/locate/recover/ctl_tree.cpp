@@ -64,6 +64,19 @@ std::vector<uint64_t> find_tables(const DataView& data, Beginning beginning) {
   return found;
 }
 
+/// Named nodes of this name, wherever they are.
+std::vector<uint64_t> find_nodes(const DataView& data, std::string_view name) {
+  std::vector<uint64_t> found;
+  data.for_each_run([&](uint64_t vaddr, const uint8_t* run, size_t n) {
+    for (size_t i = 0; i + 4 < n && found.size() < 2; ++i) {
+      if (word_of(run, i) == 1 && data.text(word_of(run, i + 1)) == name) {
+        found.push_back(vaddr + 8 * i);
+      }
+    }
+  });
+  return found;
+}
+
 }  // namespace
 
 CtlTree CtlTree::find(const DataView& data, const ElfFile& file) {
@@ -79,6 +92,10 @@ CtlTree CtlTree::find(const DataView& data, const ElfFile& file) {
     if (arenas.size() == 1 && tree.handler("arena.i.decay") == 0) {
       tree.walk(data, file, arenas.front(), length_of(data, arenas.front()), "arena.i", 1);
     }
+  }
+  // So is experimental.arenas.<i>, whose table has one node.
+  if (const auto nodes = find_nodes(data, "pactivep"); nodes.size() == 1) {
+    tree.walk(data, file, nodes.front(), 1, "experimental.arenas.i", 3);
   }
   return tree;
 }

@@ -13,6 +13,8 @@ constexpr uint16_t caller_saved =
 constexpr int result_window = 6;     // instructions between a call and the test of its result
 constexpr size_t merge_window = 16;  // instructions between a label and the call behind it
 constexpr uint64_t last_member = 8;
+constexpr int64_t least_member = 0x600;       // smaller ones are everywhere
+constexpr int64_t last_far_member = 0x40000;  // arena_t comes to 0x18940
 
 struct Value {
   std::optional<uint32_t> constant;
@@ -38,6 +40,7 @@ class Machine {
   void step(const Instruction& in, Scan& out) {
     note_arguments(in, out);
     note_references(in, out);
+    note_members(in, out);
     note_transfer(in, out);
     move(in);
     previous_ = in;
@@ -72,6 +75,16 @@ class Machine {
     }
     if (absolute_ && in.immediate && *in.immediate >= 0x1000 && *in.immediate <= 0x7fffffff) {
       out.references.push_back(*in.immediate);
+    }
+  }
+
+  static void note_members(const Instruction& in, Scan& out) {
+    const bool relative = in.base != no_register || in.array != no_register;
+    const int64_t distance = in.adds_constant             ? static_cast<int64_t>(in.immediate.value_or(0))
+                             : relative && in.base != rsp ? in.displacement
+                                                          : 0;
+    if (distance >= least_member && distance <= last_far_member && out.members.size() < max_references) {
+      out.members.push_back(static_cast<uint32_t>(distance));
     }
   }
 
@@ -256,6 +269,11 @@ void note_merged_paths(const std::vector<Instruction>& code, Scan& out) {
   }
 }
 
+void sort_unique(auto& all) {
+  std::sort(all.begin(), all.end());
+  all.erase(std::unique(all.begin(), all.end()), all.end());
+}
+
 }  // namespace
 
 Scan scan(std::span<const uint8_t> code, uint64_t vaddr, bool absolute_addresses) {
@@ -271,8 +289,8 @@ Scan scan(std::span<const uint8_t> code, uint64_t vaddr, bool absolute_addresses
   }
   note_tested_results(instructions, out);
   note_merged_paths(instructions, out);
-  std::sort(out.references.begin(), out.references.end());
-  out.references.erase(std::unique(out.references.begin(), out.references.end()), out.references.end());
+  sort_unique(out.references);
+  sort_unique(out.members);
   out.whole = !instructions.empty() && instructions.back().next() == vaddr + code.size();
   return out;
 }

@@ -28,6 +28,7 @@ struct Transfer {
 struct Scan {
   std::vector<Transfer> transfers;
   std::vector<uint64_t> references;  // addresses the code mentions, ascending, unique
+  std::vector<uint32_t> members;     // distances from a register as of members of large structs, likewise
   uint16_t arguments = 0;            // registers read before they are written, up to the first call
   bool whole = false;                // decoded to the last byte
 };

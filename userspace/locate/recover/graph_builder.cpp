@@ -113,6 +113,8 @@ void GraphBuilder::read_piece(const CallFrames::Entry& entry) {
   piece.start = entry.start;
   piece.size = entry.size;
   piece.scan = scan(*code, entry.start, absolute_);
+  graph_.members_.insert(piece.scan.members.begin(), piece.scan.members.end());
+  piece.scan.members = {};
   n_transfers_ += piece.scan.transfers.size();
   n_references_ += piece.scan.references.size();
   const auto rule = frames_.rule_at(entry.start);

@@ -2,6 +2,8 @@
 
 #include <Zydis/Zydis.h>
 
+#include <algorithm>
+
 namespace jemtrace::locate::recover {
 namespace {
 
@@ -59,6 +61,14 @@ void note_memory(const ZydisDecodedInstruction& info, const ZydisDecodedOperand&
   } else if (!out.indexed) {
     out.base = general(operand.mem.base);
     out.displacement = operand.mem.disp.value;
+  } else {
+    out.array = general(operand.mem.base);
+    out.scale = operand.mem.scale;
+    out.displacement = operand.mem.disp.value;
+  }
+  out.takes_address = operand.mem.type == ZYDIS_MEMOP_TYPE_AGEN;
+  if (!out.takes_address && (operand.actions & ZYDIS_OPERAND_ACTION_MASK_READ) != 0) {
+    out.reads_bytes = static_cast<uint8_t>(std::min<unsigned>(operand.size / 8U, 255U));
   }
 }
 
@@ -132,6 +142,7 @@ Instruction summarise(const ZydisDecodedInstruction& info, std::span<const Zydis
     }
   }
   note_move(info, operands, out);
+  out.adds_constant = info.mnemonic == ZYDIS_MNEMONIC_ADD && out.immediate && is_register(operands[0]);
   const bool indirect = (out.kind == Instruction::Kind::call || out.kind == Instruction::Kind::jump) &&
                         info.operand_count_visible > 0 && is_register(operands[0]);
   if (indirect) {

@@ -26,7 +26,12 @@ struct Instruction {
   bool stores_constant = false;    // mov [memory], constant
   bool tests_pointer = false;      // test rax,rax
   uint16_t reads = 0, writes = 0;  // general registers, as bits
-  int64_t displacement = 0;        // of the memory operand with `base`
+  int64_t displacement = 0;        // of the memory operand with `base`, or with an index
+  uint8_t array = no_register;     // base of the memory operand with an index; no_register: an address
+  uint8_t scale = 0;               // and what the index is multiplied by
+  uint8_t reads_bytes = 0;         // of its memory operand
+  bool takes_address = false;      // lea
+  bool adds_constant = false;      // add register, immediate
   uint64_t target = 0;             // of a direct call, jump or branch
   uint64_t address = 0;            // rip-relative or absolute memory operand
   std::optional<uint64_t> immediate;

@@ -39,16 +39,23 @@ const RecoveredFunction* Recovered::function(std::string_view role) const {
   return found == functions.end() ? nullptr : &*found;
 }
 
-Recovered recover(const ElfFile& file, const CallFrames& frames, Family family) {
+Survey Survey::make(const ElfFile& file, const CallFrames& frames) {
+  Survey survey;
+  survey.data = DataView::read(file);
+  survey.tree = CtlTree::find(survey.data, file);
+  if (const auto span = handler_span(survey.tree)) {
+    survey.graph = CodeGraph::build(file, frames, survey.data, span->low, span->high);
+  }
+  return survey;
+}
+
+Recovered recover(const Survey& survey, Family family) {
   Recovered out;
-  const DataView data = DataView::read(file);
-  out.tree = CtlTree::find(data, file);
-  const auto span = handler_span(out.tree);
-  if (!span) {
+  if (!survey.graph) {
     return out;
   }
-  const CodeGraph graph = CodeGraph::build(file, frames, data, span->low, span->high);
-  const Subject subject{data, out.tree, graph, family};
+  const CodeGraph& graph = *survey.graph;
+  const Subject subject{survey.data, survey.tree, graph, family};
   const Findings findings = apply_rules(subject);
   for (const Named& named : findings.named) {
     const CodeFunction& function = graph.at(named.id);

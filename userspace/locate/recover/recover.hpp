@@ -1,6 +1,6 @@
 #pragma once
 
-#include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -32,7 +32,6 @@ struct RecoveredSite {
 };
 
 struct Recovered {
-  CtlTree tree;
   std::vector<RecoveredFunction> functions;  // ascending by address
   std::vector<RecoveredSite> sites;          // ascending by return address
   bool sweep = false;                        // the function that makes a decay pass is among them
@@ -40,7 +39,16 @@ struct Recovered {
   [[nodiscard]] const RecoveredFunction* function(std::string_view role) const;
 };
 
+/// What is read of an image before any rule is applied to it.
+struct Survey {
+  DataView data;
+  CtlTree tree;
+  std::optional<CodeGraph> graph;  // nullopt: the image holds no mallctl table
+
+  static Survey make(const ElfFile& file, const CallFrames& frames);
+};
+
 /// Empty when the image holds no mallctl table.
-Recovered recover(const ElfFile& file, const CallFrames& frames, Family family);
+Recovered recover(const Survey& survey, Family family);
 
 }  // namespace jemtrace::locate::recover
