@@ -3,22 +3,21 @@
 namespace jemtrace::ledger {
 namespace {
 
-/// The sum over arenas; unknown when there are none, or when any arena's part is.
-template <typename Get>
-std::optional<uint64_t> sum(const std::vector<ArenaReading>& arenas, Get get) {
-  uint64_t total = 0;
+/// Adds what `of` says of each arena; unknown when one of them does not know, or when there is none.
+template <typename Of>
+std::optional<uint64_t> sum(const std::vector<ArenaReading>& arenas, uint64_t unit, Of of) {
+  std::optional<uint64_t> total;
   for (const ArenaReading& arena : arenas) {
-    const std::optional<uint64_t> one = get(arena);
-    if (!one) {
+    const std::optional<uint64_t> one = of(arena);
+    uint64_t bytes = 0;
+    uint64_t grown = 0;
+    if (!one || __builtin_mul_overflow(*one, unit, &bytes) ||
+        __builtin_add_overflow(total.value_or(0), bytes, &grown)) {
       return std::nullopt;
     }
-    total += *one;
+    total = grown;
   }
-  return arenas.empty() ? std::nullopt : std::optional(total);
-}
-
-std::optional<uint64_t> times(std::optional<uint64_t> pages, uint64_t page_bytes) {
-  return pages ? std::optional(*pages * page_bytes) : std::nullopt;
+  return total;
 }
 
 }  // namespace
@@ -34,20 +33,20 @@ const char* name(Method method) {
     case Method::configuration:
       return "configuration";
   }
-  return "unknown";
+  return "structures";
 }
 
 Reading::Total Reading::total(uint64_t page_bytes) const {
-  Total out;
-  out.allocated = sum(arenas, [](const ArenaReading& a) { return a.allocated_bytes; });
-  out.active = times(sum(arenas, [](const ArenaReading& a) { return a.active_pages; }), page_bytes);
-  out.dirty = times(sum(arenas, [](const ArenaReading& a) { return a.dirty.pages; }), page_bytes);
-  out.muzzy = times(sum(arenas, [](const ArenaReading& a) { return a.muzzy.pages; }), page_bytes);
-  out.retained = times(sum(arenas, [](const ArenaReading& a) { return a.retained.pages; }), page_bytes);
-  out.base = sum(arenas, [](const ArenaReading& a) { return a.base_bytes; });
-  out.internal = sum(arenas, [](const ArenaReading& a) { return a.internal_bytes; });
-  out.tcache = sum(arenas, [](const ArenaReading& a) { return a.tcache_bytes; });
-  return out;
+  Total total;
+  total.allocated = sum(arenas, 1, [](const ArenaReading& a) { return a.allocated_bytes; });
+  total.active = sum(arenas, page_bytes, [](const ArenaReading& a) { return a.active_pages; });
+  total.dirty = sum(arenas, page_bytes, [](const ArenaReading& a) { return a.dirty.pages; });
+  total.muzzy = sum(arenas, page_bytes, [](const ArenaReading& a) { return a.muzzy.pages; });
+  total.retained = sum(arenas, page_bytes, [](const ArenaReading& a) { return a.retained.pages; });
+  total.base = sum(arenas, 1, [](const ArenaReading& a) { return a.base_bytes; });
+  total.internal = sum(arenas, 1, [](const ArenaReading& a) { return a.internal_bytes; });
+  total.tcache = sum(arenas, 1, [](const ArenaReading& a) { return a.tcache_bytes; });
+  return total;
 }
 
 }  // namespace jemtrace::ledger
