@@ -118,30 +118,40 @@ uint64_t bytes_of(const std::vector<ledger::Range>& ranges) {
 
 constexpr uint64_t page = 4096;
 
+/// What a build without statistics does not count stays unknown.
+void expect_value(const std::optional<uint64_t>& read, const Json& said, const char* key) {
+  EXPECT_EQ(read.has_value(), said.contains(key)) << key;
+  if (read && said.contains(key)) {
+    EXPECT_EQ(*read, said[key].get<uint64_t>()) << key;
+  }
+}
+
 void expect_arena(const ledger::ArenaReading& arena, const Json& said) {
   SCOPED_TRACE(said.dump());
   EXPECT_EQ(arena.index, said["index"]);
-  EXPECT_EQ(arena.threads, said["nthreads"].get<uint64_t>());
-  EXPECT_EQ(arena.active_pages, said["pactive"].get<uint64_t>());
-  EXPECT_EQ(arena.dirty.pages, said["pdirty"].get<uint64_t>());
-  EXPECT_EQ(arena.muzzy.pages, said["pmuzzy"].get<uint64_t>());
-  EXPECT_EQ(arena.retained.pages.value_or(0) * page, said["retained"].get<uint64_t>());
+  expect_value(arena.threads, said, "nthreads");
+  expect_value(arena.active_pages, said, "pactive");
+  expect_value(arena.dirty.pages, said, "pdirty");
+  expect_value(arena.muzzy.pages, said, "pmuzzy");
+  if (said.contains("retained")) {
+    EXPECT_EQ(arena.retained.pages.value_or(0) * page, said["retained"].get<uint64_t>());
+  }
   EXPECT_EQ(arena.dirty_decay.time_ms, said["dirty_decay_ms"].get<int64_t>());
   EXPECT_EQ(arena.muzzy_decay.time_ms, said["muzzy_decay_ms"].get<int64_t>());
-  EXPECT_EQ(arena.dirty_decay.npurge, said["dirty_npurge"].get<uint64_t>());
-  EXPECT_EQ(arena.dirty_decay.nmadvise, said["dirty_nmadvise"].get<uint64_t>());
-  EXPECT_EQ(arena.dirty_decay.purged_pages, said["dirty_purged"].get<uint64_t>());
-  EXPECT_EQ(arena.muzzy_decay.npurge, said["muzzy_npurge"].get<uint64_t>());
-  EXPECT_EQ(arena.muzzy_decay.nmadvise, said["muzzy_nmadvise"].get<uint64_t>());
-  EXPECT_EQ(arena.muzzy_decay.purged_pages, said["muzzy_purged"].get<uint64_t>());
-  EXPECT_EQ(arena.base_bytes, said["base"].get<uint64_t>());
-  EXPECT_EQ(arena.internal_bytes, said["internal"].get<uint64_t>());
+  expect_value(arena.dirty_decay.npurge, said, "dirty_npurge");
+  expect_value(arena.dirty_decay.nmadvise, said, "dirty_nmadvise");
+  expect_value(arena.dirty_decay.purged_pages, said, "dirty_purged");
+  expect_value(arena.muzzy_decay.npurge, said, "muzzy_npurge");
+  expect_value(arena.muzzy_decay.nmadvise, said, "muzzy_nmadvise");
+  expect_value(arena.muzzy_decay.purged_pages, said, "muzzy_purged");
+  expect_value(arena.base_bytes, said, "base");
+  expect_value(arena.internal_bytes, said, "internal");
   for (const ledger::CacheReading* cache : {&arena.dirty, &arena.muzzy, &arena.retained}) {
     ASSERT_TRUE(cache->ranges);
     EXPECT_EQ(bytes_of(*cache->ranges), *cache->pages * page);
   }
   ASSERT_TRUE(arena.metadata);
-  EXPECT_GE(bytes_of(*arena.metadata), *arena.base_bytes);
+  EXPECT_GE(bytes_of(*arena.metadata), arena.base_bytes.value_or(1));
 }
 
 /// The arenas that the workload filled have all three kinds of pages: else the comparison proves little.
@@ -149,8 +159,8 @@ void expect_filled(const Json& said) {
   const Json& filled = said["arenas"].back();
   EXPECT_GT(filled["pdirty"], 100U);
   EXPECT_GT(filled["pmuzzy"], 100U);
-  EXPECT_GT(filled["retained"], 100U * page);
-  EXPECT_GT(filled["dirty_purged"], 100U);
+  EXPECT_GT(filled.value("retained", 101U * page), 100U * page);
+  EXPECT_GT(filled.value("dirty_purged", 101U), 100U);
 }
 
 void expect_equal(const Quiescent& program) {
@@ -169,8 +179,10 @@ void expect_equal(const Quiescent& program) {
     expect_arena(reading->arenas[i], arenas[i]);
   }
   const auto total = reading->total(page);
-  EXPECT_EQ(total.active, program.line["active"].get<uint64_t>());
-  EXPECT_EQ(total.base.value_or(0) + total.internal.value_or(0), program.line["metadata"].get<uint64_t>());
+  if (program.line.contains("metadata")) {
+    EXPECT_EQ(total.active, program.line["active"].get<uint64_t>());
+    EXPECT_EQ(total.base.value_or(0) + total.internal.value_or(0), program.line["metadata"].get<uint64_t>());
+  }
   for (const auto& [name, value] : program.line["options"].items()) {
     const auto option = reading->options.find(name);
     ASSERT_NE(option, reading->options.end()) << name;

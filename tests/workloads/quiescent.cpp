@@ -8,7 +8,7 @@
 #include <cstdarg>
 #include <cstdio>
 #include <cstring>
-#include <vector>
+#include <optional>
 
 #include "workload.hpp"
 
@@ -16,14 +16,21 @@ namespace {
 
 constexpr size_t blocks = 48;
 
+/// nullopt: this version, or this build, does not know it.
 template <typename T>
-T get(const char* name) {
+std::optional<T> ask(const char* name) {
   T value{};
   size_t size = sizeof value;
-  if (mallctl(name, &value, &size, nullptr, 0) != 0) {
+  return mallctl(name, &value, &size, nullptr, 0) == 0 ? std::optional(value) : std::nullopt;
+}
+
+template <typename T>
+T get(const char* name) {
+  const auto value = ask<T>(name);
+  if (!value) {
     workload::die(name);
   }
-  return value;
+  return *value;
 }
 
 template <typename T>
@@ -99,7 +106,7 @@ char line[1 << 16];
 size_t length = 0;
 
 /// Without an allocation, which the line would not know of.
-__attribute__((format(printf, 1, 2))) void say(const char* form, ...) {
+void say(const char* form, ...) {
   va_list arguments;
   va_start(arguments, form);
   const int n = std::vsnprintf(line + length, sizeof line - length, form, arguments);
@@ -110,11 +117,41 @@ __attribute__((format(printf, 1, 2))) void say(const char* form, ...) {
   length += static_cast<size_t>(n);
 }
 
+/// `"key":value,` of a number that is not there in all builds.
+template <typename T>
+void say_if(const char* key, const char* form, unsigned arena) {
+  char name[96];
+  std::snprintf(name, sizeof name, form, arena);
+  if (const auto value = ask<T>(name)) {
+    say("\"%s\":%zu,", key, static_cast<size_t>(*value));
+  }
+}
+
+template <typename T>
+void say_option(const char* option, const char* form) {
+  char name[96];
+  std::snprintf(name, sizeof name, "opt.%s", option);
+  if (const auto value = ask<T>(name)) {
+    say(",\"%s\":", option);
+    say(form, *value);
+  }
+}
+
+void say_flag(const char* option) {
+  char name[96];
+  std::snprintf(name, sizeof name, "opt.%s", option);
+  if (const auto value = ask<bool>(name)) {
+    say(",\"%s\":\"%s\"", option, *value ? "true" : "false");
+  }
+}
+
 void say_decay(const char* state, unsigned arena) {
   for (const char* counter : {"npurge", "nmadvise", "purged"}) {
+    char key[32];
     char form[64];
-    std::snprintf(form, sizeof form, "stats.arenas.%%u.%s_%s", state, counter);
-    say("\"%s_%s\":%zu,", state, counter, static_cast<size_t>(of_arena<uint64_t>(form, arena)));
+    std::snprintf(key, sizeof key, "%s_%s", state, counter);
+    std::snprintf(form, sizeof form, "stats.arenas.%%u.%s", key);
+    say_if<uint64_t>(key, form, arena);
   }
   char form[64];
   std::snprintf(form, sizeof form, "arena.%%u.%s_decay_ms", state);
@@ -125,12 +162,30 @@ void say_arena(unsigned arena) {
   say("{\"index\":%u,\"nthreads\":%u,", arena, of_arena<unsigned>("stats.arenas.%u.nthreads", arena));
   say_decay("dirty", arena);
   say_decay("muzzy", arena);
-  say("\"retained\":%zu,", of_arena<size_t>("stats.arenas.%u.retained", arena));
-  say("\"base\":%zu,", of_arena<size_t>("stats.arenas.%u.base", arena));
-  say("\"internal\":%zu,", of_arena<size_t>("stats.arenas.%u.internal", arena));
+  say_if<size_t>("retained", "stats.arenas.%u.retained", arena);
+  say_if<size_t>("base", "stats.arenas.%u.base", arena);
+  say_if<size_t>("internal", "stats.arenas.%u.internal", arena);
   say("\"pactive\":%zu,", of_arena<size_t>("stats.arenas.%u.pactive", arena));
   say("\"pdirty\":%zu,", of_arena<size_t>("stats.arenas.%u.pdirty", arena));
   say("\"pmuzzy\":%zu}", of_arena<size_t>("stats.arenas.%u.pmuzzy", arena));
+}
+
+void say_options() {
+  say("\"options\":{\"dirty_decay_ms\":\"%zd\"", get<ssize_t>("opt.dirty_decay_ms"));
+  say_option<ssize_t>("muzzy_decay_ms", "\"%zd\"");
+  say_option<unsigned>("narenas", "\"%u\"");
+  for (const char* size : {"oversize_threshold", "lg_extent_max_active_fit", "tcache_max"}) {
+    say_option<size_t>(size, "\"%zu\"");
+  }
+  say_option<ssize_t>("lg_tcache_max", "\"%zd\"");
+  for (const char* flag :
+       {"abort_conf", "background_thread", "hpa", "prof", "retain", "tcache", "trust_madvise", "zero"}) {
+    say_flag(flag);
+  }
+  for (const char* word : {"dss", "metadata_thp", "percpu_arena", "thp", "zero_realloc"}) {
+    say_option<const char*>(word, "\"%s\"");
+  }
+  say("}");
 }
 
 }  // namespace
@@ -154,17 +209,11 @@ int main() {
       comma = ",";
     }
   }
-  say("],\"active\":%zu,\"metadata\":%zu,", get<size_t>("stats.active"), get<size_t>("stats.metadata"));
-  say("\"options\":{\"dirty_decay_ms\":\"%zd\",", get<ssize_t>("opt.dirty_decay_ms"));
-  say("\"muzzy_decay_ms\":\"%zd\",", get<ssize_t>("opt.muzzy_decay_ms"));
-  say("\"narenas\":\"%u\",", get<unsigned>("opt.narenas"));
-  say("\"oversize_threshold\":\"%zu\",", get<size_t>("opt.oversize_threshold"));
-  say("\"background_thread\":\"%s\",", get<bool>("opt.background_thread") ? "true" : "false");
-  say("\"retain\":\"%s\",", get<bool>("opt.retain") ? "true" : "false");
-  say("\"tcache\":\"%s\",", get<bool>("opt.tcache") ? "true" : "false");
-  say("\"dss\":\"%s\",\"thp\":\"%s\",", get<const char*>("opt.dss"), get<const char*>("opt.thp"));
-  say("\"metadata_thp\":\"%s\",", get<const char*>("opt.metadata_thp"));
-  say("\"percpu_arena\":\"%s\"}}\n", get<const char*>("opt.percpu_arena"));
+  say("],");
+  say_if<size_t>("active", "stats.active", 0);
+  say_if<size_t>("metadata", "stats.metadata", 0);
+  say_options();
+  say("}\n");
   if (write(STDOUT_FILENO, line, length) != static_cast<ssize_t>(length)) {
     workload::die("write");
   }

@@ -276,16 +276,22 @@ class Attempt {
   [[nodiscard]] std::optional<std::string> text_at(uint64_t address) const {
     std::array<uint8_t, max_text> bytes{};
     // It may end just before a page that is not there.
-    const size_t in_page = 4096 - address % 4096;
-    Memory::Piece piece{address, std::span(bytes).first(std::min(max_text, in_page))};
-    if (address == 0 || address >= max_address || !memory_.read({&piece, 1}) || !piece.whole) {
+    const size_t in_page = std::min<size_t>(max_text, 4096 - address % 4096);
+    std::array<Memory::Piece, 2> pieces = {
+        {{address, std::span(bytes).first(in_page)}, {address + in_page, std::span(bytes).subspan(in_page)}}};
+    const size_t n = in_page < max_text ? 2 : 1;
+    if (address == 0 || address >= max_address || !memory_.read(std::span(pieces).first(n)) ||
+        !pieces[0].whole) {
       return std::nullopt;
     }
-    const auto end = std::find(bytes.begin(), bytes.end(), 0);
-    const bool plain = end != bytes.begin() && end != bytes.end() &&
-                       std::all_of(bytes.begin(), end,
-                                   [](uint8_t c) { return (c >= 'a' && c <= 'z') || c == '_' || c == ' '; });
-    return plain ? std::optional(std::string(bytes.begin(), end)) : std::nullopt;
+    const size_t known = n == 2 && !pieces[1].whole ? in_page : max_text;
+    const uint8_t* const first = bytes.data();
+    const uint8_t* const last = first + known;
+    const uint8_t* const end = std::find(first, last, 0);
+    const bool plain = end != first && end != last && std::all_of(first, end, [](uint8_t c) {
+                         return (c >= 'a' && c <= 'z') || c == '_' || c == ' ';
+                       });
+    return plain ? std::optional(std::string(first, end)) : std::nullopt;
   }
 
   /// Two calls for all: the arenas, and what they point to.
