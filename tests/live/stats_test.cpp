@@ -191,13 +191,13 @@ LIVE_TEST(StatsCgroup, lazyfree_that_the_kernel_took_is_reclaimed) {
   {
     const Held held("held", "lazyfree", "dirty_decay_ms:-1,muzzy_decay_ms:-1", cgroup.entering());
     const uint64_t muzzy = held.truth("pmuzzy") * 4096;
-    EXPECT_LE(held.stats().at("account").at("muzzy_reclaimed_bytes").get<uint64_t>(), mib);
+    EXPECT_LE(held.stats().at("account").at("muzzy_not_resident_bytes").get<uint64_t>(), mib);
     cgroup.reclaim_all();
     const Json stats = held.stats();
     expect_sums_to_rss(stats, held.pid());
     const uint64_t lazy = part(stats, "muzzy_lazyfree");
     EXPECT_LT(lazy, muzzy / 10) << stats.dump(1);
-    EXPECT_EQ(stats.at("account").at("muzzy_reclaimed_bytes").get<uint64_t>() + lazy +
+    EXPECT_EQ(stats.at("account").at("muzzy_not_resident_bytes").get<uint64_t>() + lazy +
                   part(stats, "muzzy_redirtied"),
               muzzy);
   }

@@ -18,6 +18,7 @@ Result<bool> look_at_process(const ProcRoot& proc, Images& images, Target& targe
   for (const jt_target_image& image : mapped) {
     target.images.push_back(images.by_index(image.image));
   }
+  target.read = reader_of(target.process.pid, images, mapped);
   return !mapped.empty();
 }
 
@@ -28,8 +29,9 @@ Error no_jemalloc(const std::string& what) {
 }  // namespace
 
 Result<Inspection> inspect(const ProcRoot& proc, const discover::Selection& selection) {
-  Images images(nullptr);
   Inspection out;
+  out.images = std::make_shared<Images>(nullptr);
+  Images& images = *out.images;
   std::vector<pid_t> pids = selection.pids;
   const bool all = !selection.only_pids();
   if (all) {
@@ -51,10 +53,7 @@ Result<Inspection> inspect(const ProcRoot& proc, const discover::Selection& sele
     if (!uses) {
       out.unreadable += uses.error().code == Errc::denied ? 1 : 0;
     } else if (*uses) {
-      out.processes.push_back({describe(proc, target), [](bool) -> Result<ledger::Reading> {
-                                 return fail(Errc::unsupported,
-                                             "where this build keeps its numbers is not known");
-                               }});
+      out.processes.push_back({describe(proc, target), std::move(target.read)});
     }
   }
   out.notes = images.refused();

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -12,12 +13,15 @@
 /// Looking without tracing: no BPF, nothing attached.
 namespace jemtrace::collect {
 
+class Images;
+
 struct Inspected {
   ledger::TargetInfo info;
-  ReadJemalloc read;  // its numbers; valid as long as this is
+  ReadJemalloc read;  // its numbers; valid as long as the Inspection is
 };
 
 struct Inspection {
+  std::shared_ptr<Images> images;
   std::vector<Inspected> processes;  // that use jemalloc, by pid
   size_t unreadable = 0;             // processes whose mappings we may not read
   std::vector<std::string> notes;

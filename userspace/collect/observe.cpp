@@ -49,13 +49,25 @@ class PageMap {
   Clock::time_point until_;
 };
 
+/// Page flags are dear, and needed only where smaps leaves open which pages are lazily freed: some in muzzy
+/// ranges may have been written to, and some in others reused but not written to.
+bool lazy_pages_are_ambiguous(const std::vector<ledger::Vma>& vmas, const ledger::Reading& reading,
+                              uint64_t page_bytes) {
+  uint64_t lazyfree = 0;
+  for (const ledger::Vma& vma : vmas) {
+    lazyfree += vma.lazyfree_bytes;
+  }
+  const uint64_t muzzy = reading.total(page_bytes).muzzy.value_or(0);
+  return lazyfree > 0 && lazyfree < muzzy - muzzy / 16;
+}
+
 std::vector<ledger::ArenaResidency> residency_of(const ProcRoot& proc, pid_t pid,
-                                                 const ledger::Reading& reading) {
+                                                 const ledger::Reading& reading, bool lazily) {
   PageMap pages(proc, pid);
   std::vector<ledger::ArenaResidency> out;
   for (const ledger::ArenaReading& arena : reading.arenas) {
     out.push_back({.dirty = pages.of(arena.dirty.ranges, false),
-                   .muzzy = pages.of(arena.muzzy.ranges, true),
+                   .muzzy = pages.of(arena.muzzy.ranges, lazily),
                    .retained = pages.of(arena.retained.ranges, false),
                    .metadata = pages.of(arena.metadata, false)});
   }
@@ -121,14 +133,17 @@ Result<Look> look_at(const ProcRoot& proc, pid_t pid, const ReadJemalloc& read) 
       statm_lag_bytes(kernel_release(), static_cast<unsigned>(::sysconf(_SC_NPROCESSORS_CONF)),
                       threads_of(proc, pid), seen.page_bytes);
   ASSIGN_OR_RETURN(seen.rss_before_bytes, rss_now(proc, pid));
-  // Ranges, their pages and the mappings stand next to each other: what moves in between is the error.
+  // Ranges, the mappings and the pages stand next to each other: what moves in between is the error.
   if (auto reading = read(true)) {
     seen.before = std::move(*reading);
-    seen.residency = residency_of(proc, pid, *seen.before);
   } else {
     out.unread_because = reading.error().message();
   }
   ASSIGN_OR_RETURN(seen.vmas, sample::read_smaps(proc, pid));
+  if (seen.before) {
+    const bool lazily = lazy_pages_are_ambiguous(seen.vmas, *seen.before, seen.page_bytes);
+    seen.residency = residency_of(proc, pid, *seen.before, lazily);
+  }
   if (seen.before) {
     if (auto reading = read(false)) {
       seen.after = std::move(*reading);

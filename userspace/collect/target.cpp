@@ -1,8 +1,59 @@
 #include "collect/target.hpp"
 
+#include <iterator>
+#include <memory>
+
 #include "read/conf.hpp"
+#include "read/structures.hpp"
 
 namespace jemtrace::collect {
+
+namespace {
+
+/// One image where a process maps it. Images outlive targets.
+struct MappedImage {
+  const locate::Structures* structures;
+  uint64_t bias;
+};
+
+void append(ledger::Reading& all, ledger::Reading one) {
+  std::move(one.arenas.begin(), one.arenas.end(), std::back_inserter(all.arenas));
+  all.options.merge(one.options);
+  all.cost_ns += one.cost_ns;
+  all.discarded += one.discarded;
+  std::move(one.reasons.begin(), one.reasons.end(), std::back_inserter(all.reasons));
+}
+
+}  // namespace
+
+ReadJemalloc reader_of(pid_t pid, const Images& images, std::span<const jt_target_image> mapped) {
+  std::vector<MappedImage> readable;
+  for (const jt_target_image& image : mapped) {
+    const TracedImage* traced = images.by_index(image.image);
+    if (traced != nullptr && traced->image.structures) {
+      readable.push_back(
+          {&*traced->image.structures, read::load_bias(traced->image, image.start, image.file_offset)});
+    }
+  }
+  return [pid, readable](bool with_ranges) -> Result<ledger::Reading> {
+    if (readable.empty()) {
+      return fail(Errc::unsupported, "where this build keeps its numbers is not known");
+    }
+    const read::ProcessMemory memory(pid);
+    std::optional<ledger::Reading> all;
+    for (const MappedImage& image : readable) {
+      ASSIGN_OR_RETURN(
+          ledger::Reading one,
+          read::Reader(memory, *image.structures, image.bias).read({.with_ranges = with_ranges}));
+      if (all) {
+        append(*all, std::move(one));
+      } else {
+        all = std::move(one);
+      }
+    }
+    return std::move(*all);
+  };
+}
 
 ledger::ImageInfo describe(const TracedImage& traced) {
   const locate::Image& image = traced.image;

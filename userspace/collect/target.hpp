@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "collect/images.hpp"
@@ -47,5 +48,9 @@ struct Target {
 /// What is printed of a target: its identity, its images with their sites, its settings.
 ledger::TargetInfo describe(const ProcRoot& proc, const Target& target);
 ledger::ImageInfo describe(const TracedImage& image);
+
+/// Reads jemalloc's numbers out of the process's memory: of all its images, the arenas of one behind those of
+/// the other. Fails with the reason where none of them can be read.
+ReadJemalloc reader_of(pid_t pid, const Images& images, std::span<const jt_target_image> mapped);
 
 }  // namespace jemtrace::collect

@@ -199,6 +199,7 @@ void Tracer::adopt(const jt_target& kernel, bool from_its_start) {
     return;
   }
   target->info = describe(proc_, *target);
+  target->read = reader_of(target->process.pid, images_, std::span(kernel.images, kernel.n_images));
   if (known == 0) {
     sample(*target, totals(*target));
     target->rss.start_bytes = target->rss.end_bytes;

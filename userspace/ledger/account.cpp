@@ -199,7 +199,7 @@ class Maker {
     set(Part::lazyfree, lazy);
     set(Part::redirtied, present - lazy);
     if (muzzy && out_.muzzy.bytes) {
-      out_.muzzy_reclaimed_bytes = minus(*out_.muzzy.bytes, present + muzzy->swapped_bytes);
+      out_.muzzy_not_resident_bytes = minus(*out_.muzzy.bytes, present + muzzy->swapped_bytes);
     }
   }
 

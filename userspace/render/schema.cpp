@@ -418,7 +418,7 @@ Json account() {
                  {"unexplained_bytes", described(signed_whole(), "rss_bytes minus the sum of the parts")},
                  {"bound_bytes", described(whole(), "unexplained_bytes is not further from 0 than this")},
                  {"uncertain_bytes", described(whole(), "may belong to another part than the one it is in")},
-                 {"muzzy_reclaimed_bytes", or_null(whole())},
+                 {"muzzy_not_resident_bytes", or_null(whole())},
                  {"lazyfree_bytes", whole()},
                  {"anon_huge_bytes", whole()},
                  {"swap_bytes", whole()},

@@ -14,7 +14,7 @@ Json account_object(const ledger::Account& account) {
           {"unexplained_bytes", account.unexplained_bytes},
           {"bound_bytes", account.bound_bytes},
           {"uncertain_bytes", account.uncertain_bytes},
-          {"muzzy_reclaimed_bytes", maybe(account.muzzy_reclaimed_bytes)},
+          {"muzzy_not_resident_bytes", maybe(account.muzzy_not_resident_bytes)},
           {"lazyfree_bytes", account.lazyfree_bytes},
           {"anon_huge_bytes", account.anon_huge_bytes},
           {"swap_bytes", account.swap_bytes},

@@ -186,13 +186,13 @@ std::string active_words(const Account& account) {
 }
 
 std::string muzzy_words(const Account& account) {
-  if (account.muzzy.bytes.value_or(0) == 0 || !account.muzzy_reclaimed_bytes) {
+  if (account.muzzy.bytes.value_or(0) == 0 || !account.muzzy_not_resident_bytes) {
     return {};
   }
-  return fmt::format("of {} muzzy, {} the kernel has taken back, {} it still may",
+  return fmt::format("of {}, {} the kernel still may take and {} are not resident: taken, or never touched",
                      glue(human_bytes(*account.muzzy.bytes)),
-                     glue(human_bytes(*account.muzzy_reclaimed_bytes)),
-                     glue(human_bytes(account.part(Part::lazyfree).value_or(0))));
+                     glue(human_bytes(account.part(Part::lazyfree).value_or(0))),
+                     glue(human_bytes(*account.muzzy_not_resident_bytes)));
 }
 
 std::string pressure_words(const StatsReport& report) {

@@ -86,7 +86,7 @@ TEST(Account, lays_rss_out_by_state) {
   EXPECT_EQ(account.unexplained_bytes, 0);
   EXPECT_EQ(account.bound_bytes, 0u);
   EXPECT_EQ(account.uncertain_bytes, 0u);
-  EXPECT_EQ(account.muzzy_reclaimed_bytes, 50 * mib);
+  EXPECT_EQ(account.muzzy_not_resident_bytes, 50 * mib);
   EXPECT_EQ(account.dirty.bytes, 100 * mib);
   EXPECT_TRUE(account.notes.empty());
 }
@@ -145,7 +145,7 @@ TEST(Account, without_ranges_it_is_an_estimate_and_says_so) {
   EXPECT_EQ(account.unexplained_bytes, 0);
   EXPECT_GE(account.uncertain_bytes, 250 * mib);
   EXPECT_FALSE(account.dirty.resident_bytes);
-  EXPECT_FALSE(account.muzzy_reclaimed_bytes);
+  EXPECT_FALSE(account.muzzy_not_resident_bytes);
   EXPECT_EQ(account.notes.size(), 4u);
 }
 

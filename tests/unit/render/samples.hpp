@@ -230,7 +230,7 @@ inline StatsReport stats_report() {
   a.metadata.bytes = 31 * mib;
   a.allocated_bytes = 900 * mib;
   a.tcache_bytes = 3 * mib;
-  a.muzzy_reclaimed_bytes = 280 * mib;
+  a.muzzy_not_resident_bytes = 280 * mib;
   ledger::ArenaReading arena;
   arena.threads = 4;
   arena.active_pages = 1300 * mib / 4096;
