@@ -12,6 +12,7 @@ middle of an instruction. What is not found costs only answers, so there the tes
 
 import json
 import os
+import re
 import shutil
 import struct
 import subprocess
@@ -191,6 +192,15 @@ class Static(OracleTest):
     test_bullseye = checks("bullseye")
     test_bookworm = checks("bookworm")
     test_trixie = checks("trixie")
+
+    def test_versionless(self):
+        """Built from sources without .git, jemalloc does not know its version."""
+        program = images.link_program(self.available(images.debian, "bookworm", "libjemalloc.a"), self.folder, "-static")
+        stripped = images.strip(program, self.folder)
+        stripped.write_bytes(re.sub(rb"5\.3\.0-0-g[0-9a-f]{40}", b"0.0.0-0-g000000missing_version_try_git_fetch_tags",
+                                    stripped.read_bytes()))
+        self.assertIsNone(inspect(stripped)["version"])
+        self.expect_located(stripped, truth.from_symbols(program), LEAST["bookworm"])
 
 
 class Rust(OracleTest):

@@ -355,6 +355,14 @@ Family describe_version(const Strings& strings, Image& image) {
   return family;
 }
 
+/// Built from sources without .git and VERSION: "0.0.0-0-g000000missing_version_try_git_fetch_tags", up
+/// to 5.2 zeros.
+bool lacks_version(const Strings& strings) {
+  return std::any_of(strings.versions.begin(), strings.versions.end(), [](const Strings::Candidate& version) {
+    return version.text.starts_with("0.0.0-0-g000000");
+  });
+}
+
 bool wants_symbols(const ElfFile& file, Family family, Image& image) {
   if (family == Family::v4) {
     image.notes.emplace_back("jemalloc 4.x or older decays in another way: only its system calls are shown");
@@ -414,8 +422,9 @@ Result<std::optional<Image>> analyse(int fd, const std::string& path, const Opti
   describe_file(*file, strings, image);
   const Family family = describe_version(strings, image);
   const Symbols symbols = read_symbols(*file, image.build_id, options, image.notes);
-  // A tool that talks about jemalloc has its words too; a jemalloc also has functions or a version.
-  if (!image.version.known() && !symbols.public_api && !symbols.any_private) {
+  // A tool that talks about jemalloc has its words too; a jemalloc also has functions, or a version, or says
+  // that it has none.
+  if (!image.version.known() && !symbols.public_api && !symbols.any_private && !lacks_version(strings)) {
     return std::optional<Image>();
   }
   image.symbol_prefix = symbols.public_prefix;

@@ -48,6 +48,29 @@ TEST(Names, are_unknown_beyond_the_known_values) {
   EXPECT_STREQ(name(static_cast<jt_transition>(JT_TRANSITIONS)), "unknown");
 }
 
+TEST(Totals, without_sources_keep_what_the_advice_says) {
+  Totals totals;
+  totals.transitions[JT_DIRTY_MUZZY].by_payer[JT_PAYER_APP].record(1'000, 3, 3 * 4096);
+  totals.transitions[JT_DIRTY_RETAINED].by_payer[JT_PAYER_APP].record(1'000, 1, 4096);
+  totals.transitions[JT_MUZZY_RETAINED].by_payer[JT_PAYER_BACKGROUND].record(2'000, 2, 8192);
+  totals.transitions[JT_MUZZY_RETURNED].by_payer[JT_PAYER_APP].record(3'000, 1, 4096);
+  totals.counters.decay[JT_STATE_DIRTY] = {.npurge = 2, .nmadvise = 4, .purged = 4};
+  totals.counters.decay[JT_STATE_MUZZY] = {.npurge = 1, .nmadvise = 3, .purged = 3};
+  totals.forget_sources();
+
+  EXPECT_EQ(totals.transitions[JT_DIRTY_MUZZY].total().extents(), 3u);
+  EXPECT_EQ(totals.transitions[JT_DIRTY_RETAINED].total().extents(), 0u);
+  EXPECT_EQ(totals.transitions[JT_MUZZY_RETAINED].total().extents(), 0u);
+  EXPECT_EQ(totals.transitions[JT_MUZZY_RETURNED].total().extents(), 0u);
+  EXPECT_EQ(totals.transitions[JT_UNKNOWN_RETAINED].total().bytes(), 3u * 4096);
+  EXPECT_EQ(totals.transitions[JT_UNKNOWN_RETAINED].by_payer[JT_PAYER_BACKGROUND].extents(), 2u);
+  EXPECT_EQ(totals.transitions[JT_UNKNOWN_RETURNED].total().extents(), 1u);
+  EXPECT_EQ(totals.counters.decay[JT_STATE_DIRTY].nmadvise, 3u);
+  EXPECT_EQ(totals.counters.decay[JT_STATE_MUZZY].nmadvise, 0u);
+  EXPECT_EQ(totals.counters.decay[JT_STATE_UNKNOWN].nmadvise, 4u);
+  EXPECT_EQ(totals.counters.decay[JT_STATE_UNKNOWN].purged, 4u);
+}
+
 TEST(TransitionTotals, add_up_over_payers) {
   TransitionTotals totals;
   totals.by_payer[JT_PAYER_APP].record(1'000, 1, 4096);
