@@ -3,6 +3,7 @@
 #pragma once
 
 #include "account.bpf.h"
+#include "refault.bpf.h"
 #include "rss.bpf.h"
 #include "walk.bpf.h"
 
@@ -129,6 +130,8 @@ static __always_inline void account_purge(struct jt_counters *counters, struct t
 		count_failure(counters, ret);
 	else if (transition < JT_TRANSITIONS)
 		count_latency(call, transition, latency_ns);
+	if (ret >= 0)
+		follow_purge(call, from, transition);
 	count_payer(call, latency_ns);
 	send_call(thread, from, transition, latency_ns, ret, delta, has_rss_delta);
 }
@@ -173,6 +176,8 @@ __noinline int end_call(__s64 ret)
 		__sync_fetch_and_add(&calls->failed, 1);
 	if (is_purge(call->purpose) || call->purpose == JT_DESTROY)
 		account_purge(counters, thread, ret, latency_ns);
+	if (ret >= 0)
+		follow_unmap(call);
 	if (call->purpose == JT_PURGE_UNPROVEN || call->purpose == JT_UNCLASSIFIED)
 		count_callsite(call, ret < 0, latency_ns);
 	if (++thread->calls % COST_SAMPLE == 0) {

@@ -117,6 +117,15 @@ enum jt_purpose {
 
 #define JT_PURPOSE_SLOTS 16 /* a power of two */
 
+/* How long a purged page stayed away, up to and including. */
+enum jt_refault_age {
+	JT_REFAULT_1S = 0,
+	JT_REFAULT_10S = 1,
+	JT_REFAULT_60S = 2,
+	JT_REFAULT_LATER = 3,
+	JT_REFAULT_AGES = 4,
+};
+
 enum jt_loss {
 	JT_LOSS_RING = 0,	    /* event ring full */
 	JT_LOSS_LIFECYCLE = 1,	    /* lifecycle ring full: /proc is scanned again */
@@ -239,6 +248,16 @@ struct jt_calls {
 	uint64_t failed; /* of `calls` */
 };
 
+/* Purged pages that were touched again: only of purges after which the next touch raises a fault, not of MADV_FREE. */
+struct jt_refaults {
+	uint64_t purged_pages;				    /* followed or not */
+	uint64_t followed_pages[JT_STATES];		    /* by source state */
+	uint64_t touched_pages[JT_STATES][JT_REFAULT_AGES]; /* of them, by a fault */
+	uint64_t maybe_huge[JT_REFAULT_AGES]; /* such faults that may have brought a huge page: 511 pages more each */
+	uint64_t evicted_chunks;	      /* within a minute of their purge: no room to follow them */
+	uint64_t evicted_pages;		      /* their pages that had not been touched until then */
+};
+
 /* `counters`: per target. */
 struct jt_counters {
 	struct jt_decay_counters decay[JT_STATES]; /* by source state; [0] = source unknown */
@@ -254,6 +273,7 @@ struct jt_counters {
 	uint64_t probe_hits;
 	uint64_t syscalls; /* memory syscalls seen */
 	uint64_t untimed_calls; /* of `syscalls`: only their enter or only their exit was seen */
+	struct jt_refaults refaults;
 };
 
 /* `hists`: one transition of one target, by payer. */
@@ -271,6 +291,25 @@ struct jt_hist {
 	uint64_t min_ns;
 	uint64_t max_ns;
 	uint64_t buckets[JT_HIST_BUCKETS];
+};
+
+/* `chunk_sets`, `chunk_pages`: the purged pages of 2 MiB of address space, and when each was purged. */
+#define JT_CHUNK_PAGES 512
+#define JT_CHUNK_WAYS 4
+#define JT_TGID_BITS 22 /* PID_MAX_LIMIT is 2^22 */
+#define JT_TGID_MASK ((1 << JT_TGID_BITS) - 1)
+#define JT_STAMP_SHIFT 20 /* from nanoseconds to the unit of a stamp's time, 1.05 ms */
+#define JT_STAMP_MASK 0x3fffffff
+struct jt_chunk_set {
+	uint64_t key[JT_CHUNK_WAYS]; /* address >> 21 << JT_TGID_BITS | tgid; 0: free */
+	uint64_t born_ns[JT_CHUNK_WAYS];
+	uint32_t newest[JT_CHUNK_WAYS]; /* time of the last purge */
+	uint32_t marked[JT_CHUNK_WAYS]; /* pages with a stamp */
+	uint32_t huge[JT_CHUNK_WAYS];	/* 1 + enum jt_refault_age of a fault that may have brought a huge page */
+	uint32_t pad[JT_CHUNK_WAYS];
+};
+struct jt_chunk_pages {
+	uint32_t stamp[JT_CHUNK_PAGES]; /* time << 2 | where from, never 0; 0: not purged, or touched since */
 };
 
 /* `payers`: purge work by thread. */
@@ -360,6 +399,8 @@ JT_STATIC_ASSERT(sizeof(struct jt_site) == 16, "");
 JT_STATIC_ASSERT(sizeof(struct jt_image) == 16, "");
 JT_STATIC_ASSERT(sizeof(struct jt_hist_key) == 24, "");
 JT_STATIC_ASSERT(sizeof(struct jt_hist) == 8 * (6 + JT_HIST_BUCKETS), "");
+JT_STATIC_ASSERT(sizeof(struct jt_chunk_set) == 128, "");
+JT_STATIC_ASSERT(sizeof(struct jt_chunk_pages) == 2048, "");
 JT_STATIC_ASSERT(sizeof(struct jt_event_header) == 56, "");
 JT_STATIC_ASSERT(sizeof(struct jt_call_event) == 136, "");
 JT_STATIC_ASSERT(sizeof(struct jt_lifecycle_event) == 112, "");

@@ -8,8 +8,10 @@
 #include <poll.h>
 #include <sched.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/utsname.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -105,11 +107,16 @@ Result<Skeleton> try_load(const LoadOptions& options, const Features& features) 
   for (bpf_program* copy : copies(*skeleton)) {
     bpf_program__set_autoload(copy, features.preemptible);
   }
+  const uint32_t chunks = std::max<uint32_t>(options.chunks, JT_CHUNK_WAYS);
+  knobs.last_chunk_set = chunks / JT_CHUNK_WAYS - 1;
+  bpf_program__set_autoload(skeleton->progs.page_fault, options.chunks > 0);
   auto& maps = skeleton->maps;
   bpf_map__set_autocreate(features.task_storage ? maps.threads_by_tid : maps.threads, false);
   bpf_map__set_max_entries(maps.targets, options.max_targets);
   bpf_map__set_max_entries(maps.counters, options.max_targets);
   bpf_map__set_max_entries(maps.hists, std::min(8192U, options.max_targets * 8));
+  bpf_map__set_max_entries(maps.chunk_sets, chunks / JT_CHUNK_WAYS);
+  bpf_map__set_max_entries(maps.chunk_pages, chunks);
   bpf_map__set_max_entries(maps.events, options.events == Events::none ? 4096 : options.event_ring_bytes);
   if (features.uprobe_multi) {
     bpf_program__set_expected_attach_type(skeleton->progs.decay_probe,
@@ -202,6 +209,48 @@ bool has_preemptible_syscall_programs() {
          btf__find_by_name_kind(kernel.get(), "trace_call_bpf_faultable", BTF_KIND_FUNC) > 0;
 }
 
+/// The kernel side's table of chunks, mapped: bpf(2) would keep it from running on this CPU at each look.
+class ChunkSets {
+ public:
+  ChunkSets() = default;
+  ~ChunkSets() {
+    if (sets_ != nullptr) {
+      ::munmap(sets_, bytes_);
+    }
+  }
+  ChunkSets(const ChunkSets&) = delete;
+  ChunkSets& operator=(const ChunkSets&) = delete;
+
+  Status map(const bpf_map* map) {
+    const size_t page = static_cast<size_t>(::sysconf(_SC_PAGESIZE));
+    count_ = bpf_map__max_entries(map);
+    bytes_ = (count_ * sizeof(jt_chunk_set) + page - 1) / page * page;
+    void* sets = ::mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_SHARED, bpf_map__fd(map), 0);
+    if (sets == MAP_FAILED) {
+      return fail_errno("cannot map the table of purged pages");
+    }
+    sets_ = static_cast<jt_chunk_set*>(sets);
+    return {};
+  }
+
+  /// Calls `use(slot, set, way)` for each chunk of this target.
+  template <typename Use>
+  void for_each_of(const jt_target_id& id, Use use) const {
+    for (uint32_t i = 0; sets_ != nullptr && i < count_; ++i) {
+      for (uint32_t way = 0; way < JT_CHUNK_WAYS; ++way) {
+        if (sets_[i].born_ns[way] == id.born_ns && (sets_[i].key[way] & JT_TGID_MASK) == id.tgid) {
+          use(i * JT_CHUNK_WAYS + way, sets_[i], way);
+        }
+      }
+    }
+  }
+
+ private:
+  jt_chunk_set* sets_ = nullptr;
+  size_t count_ = 0;
+  size_t bytes_ = 0;
+};
+
 bool same(const jt_target_id& a, const jt_target_id& b) {
   return a.born_ns == b.born_ns && a.tgid == b.tgid;
 }
@@ -214,6 +263,7 @@ struct BpfObject::Impl {
   std::unique_ptr<ring_buffer, CloseRing> rings;
   std::optional<Tracefs> tracefs;
   const Handler* handler = nullptr;
+  ChunkSets chunk_sets;
 
   static int on_event(void* context, void* data, size_t size) {
     auto* self = static_cast<Impl*>(context);
@@ -340,6 +390,19 @@ Status BpfObject::attach_mremap() {
 
 Status BpfObject::attach_process_madvise() {
   return attach_call("process_madvise");
+}
+
+Status BpfObject::attach_page_faults() {
+  bpf_program* program = impl_->skeleton->progs.page_fault;
+  if (!bpf_program__autoload(program)) {
+    return fail(Errc::unsupported, "page faults are not followed");
+  }
+  TRY(impl_->attach_raw(program, "page_fault_user"));
+  // A system call that writes to the page first, as read(2) does.
+  TRY(impl_->attach_raw(program, "page_fault_kernel"));
+  TRY(impl_->chunk_sets.map(impl_->skeleton->maps.chunk_sets));
+  impl_->skeleton->bss->follow_purges = 1;
+  return {};
 }
 
 Result<Uprobes> BpfObject::attach_probes(int file, const std::vector<uint64_t>& offsets) {
@@ -502,7 +565,40 @@ std::optional<uint64_t> BpfObject::loss(jt_loss kind) const {
   return kind == JT_LOSS_MISSED_RUN ? missed_runs() : sum_of_cpus(kind);
 }
 
+WaitingPages BpfObject::waiting_pages(const jt_target_id& id) const {
+  constexpr std::array<uint64_t, JT_REFAULT_LATER> limits_ns = {1'000'000'000, 10'000'000'000,
+                                                                60'000'000'000};
+  timespec clock{};
+  ::clock_gettime(CLOCK_MONOTONIC, &clock);
+  const uint64_t now_ns =
+      static_cast<uint64_t>(clock.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(clock.tv_nsec);
+  const auto now = static_cast<uint32_t>(now_ns >> JT_STAMP_SHIFT & JT_STAMP_MASK);
+  WaitingPages waiting;
+  jt_chunk_pages chunk{};
+  impl_->chunk_sets.for_each_of(id, [&](uint32_t slot, const jt_chunk_set& set, uint32_t way) {
+    if (const uint32_t huge = set.huge[way]; huge > 0 && huge <= JT_REFAULT_AGES) {
+      waiting.maybe_huge[huge - 1] += 1;
+    }
+    if (set.marked[way] == 0 || lookup(bpf_map__fd(impl_->skeleton->maps.chunk_pages), &slot, &chunk) != 0) {
+      return;
+    }
+    for (const uint32_t stamp : chunk.stamp) {
+      const uint32_t age = (now - (stamp >> 2)) & JT_STAMP_MASK;
+      for (size_t i = 0; stamp != 0 && i < limits_ns.size(); ++i) {
+        waiting.pages[i] += age <= limits_ns[i] >> JT_STAMP_SHIFT ? 1 : 0;
+      }
+    }
+  });
+  return waiting;
+}
+
+void BpfObject::set_sampling(uint32_t shift) {
+  impl_->skeleton->bss->follow_shift = shift;
+}
+
 void BpfObject::forget(const jt_target_id& id) {
+  impl_->chunk_sets.for_each_of(
+      id, [](uint32_t, jt_chunk_set& set, uint32_t way) { set.key[way] = set.born_ns[way] = 0; });
   auto& maps = impl_->skeleton->maps;
   remove(bpf_map__fd(maps.counters), &id);
   for (uint8_t transition = 0; transition < JT_TRANSITIONS; ++transition) {

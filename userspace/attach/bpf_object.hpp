@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -26,6 +27,13 @@ struct LoadOptions {
   uint64_t slow_ns = ~uint64_t{0};
   uint32_t max_targets = 16384;
   uint32_t event_ring_bytes = 1 << 20;  // power of two
+  uint32_t chunks = 0;  // of 2 MiB whose purged pages are followed, 2 KiB each: a power of two; 0: none
+};
+
+/// Purged pages of one target that have not come back yet, and how long they have waited at most.
+struct WaitingPages {
+  std::array<uint64_t, JT_REFAULT_LATER> pages{};      // for less than 1 s, 10 s, 60 s
+  std::array<uint64_t, JT_REFAULT_AGES> maybe_huge{};  // as in jt_refaults: not settled by later faults
 };
 
 /// What this kernel has, found by trying.
@@ -53,6 +61,9 @@ class BpfObject {
   Status attach_mremap();
   /// process_madvise: jemalloc 5.3.1 and later. Errc::unsupported when this kernel has no such tracepoint.
   Status attach_process_madvise();
+  /// Page faults. Errc::unsupported when this kernel has no such tracepoints; what comes back is not known
+  /// then.
+  Status attach_page_faults();
   Result<Uprobes> attach_probes(int file, const std::vector<uint64_t>& offsets);
   /// Takes all programs off their hooks; the maps stay readable.
   void detach();
@@ -79,6 +90,10 @@ class BpfObject {
   [[nodiscard]] std::optional<uint64_t> loss(jt_loss kind) const;
   /// nullopt: unreadable.
   [[nodiscard]] std::optional<jt_image_checks> checks(uint32_t image) const;
+  /// The purged pages that are still followed, as of now.
+  [[nodiscard]] WaitingPages waiting_pages(const jt_target_id& id) const;
+  /// Only one chunk in 2^shift is followed from now on.
+  void set_sampling(uint32_t shift);
   /// Frees what the maps hold of a target that is gone.
   void forget(const jt_target_id& id);
 

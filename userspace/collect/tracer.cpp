@@ -39,6 +39,8 @@ attach::LoadOptions load_options(const TracerOptions& options) {
   load.register_all = !options.launch && !options.selection.only_pids();
   load.events = options.every_event ? attach::Events::all : attach::Events::none;
   load.event_ring_bytes = 16 << 20;
+  load.chunks =
+      options.refaults ? 4096 : 0;  // 8 MiB of kernel memory, for what 8 GiB purged in the last minute
   if (!load.register_all) {
     load.max_targets = options.launch ? 1024 : 256;  // maps are preallocated: kernel memory for what can come
   }
@@ -83,6 +85,9 @@ Result<std::unique_ptr<Tracer>> Tracer::start(TracerOptions options, Listener li
     TRY(tracer->bpf_->attach_syscalls());
     if (tracer->options_.every_event) {
       TRY(tracer->bpf_->attach_mremap());
+    }
+    if (tracer->options_.refaults) {
+      tracer->options_.refaults = tracer->bpf_->attach_page_faults().has_value();
     }
   }
   {

@@ -21,6 +21,7 @@ namespace jemtrace::collect {
 struct TracerOptions {
   discover::Selection selection;
   bool every_event = false;     // --events: each call is handed on, not only counted
+  bool refaults = true;         // which purged pages are touched again
   std::optional<pid_t> launch;  // a process about to exec: it and its descendants are the targets
 };
 
