@@ -142,147 +142,169 @@ static __always_inline void count_eviction(const struct jt_chunk_set *set, __u32
 	owner = owner_of(set, way);
 	if (!owner)
 		return;
+	count_loss(JT_EVICTED_CHUNK);
 	__sync_fetch_and_add(&owner->refaults.evicted_chunks, 1);
 	__sync_fetch_and_add(&owner->refaults.evicted_pages, set->marked[way]);
 }
 
-/*
- * The slot of a chunk, or -1. When it has none it gets one at time `now`, 0: it does not. Of the four ways the one that
- * was purged longest ago goes.
- */
-__noinline int slot_of(__u64 key, __u64 born_ns, __u32 now)
+/* The way that a new chunk takes: a free one, or the one that was purged longest ago. */
+static __always_inline __u32 free_way(struct jt_chunk_set *set, __u32 now)
 {
-	__u32 index = set_of(hash_of(key)), way, i, longest = 0;
+	__u32 way = 0, longest = 0, i;
+
+#pragma unroll
+	for (i = 0; i < JT_CHUNK_WAYS; i++) {
+		__u32 age = set->key[i] ? (now - set->newest[i]) & JT_STAMP_MASK : ~0U;
+
+		if (age >= longest) {
+			longest = age;
+			way = i;
+		}
+	}
+	way = within(way, JT_CHUNK_WAYS);
+	count_eviction(set, way, now);
+	settle_huge(set, way);
+	return way;
+}
+
+/*
+ * Pages from `page` up to `end`, or to the end of its chunk, were purged and get `stamp`; 0: they were unmapped and
+ * lose theirs. Returns how many are followed now.
+ */
+__noinline int mark_chunk(__u64 page, __u64 end, __u32 stamp, __u64 born_ns, __u32 tgid)
+{
+	__u64 chunk = page / JT_CHUNK_PAGES, key = chunk_key(chunk, tgid), hash = hash_of(key);
+	__u32 first = page % JT_CHUNK_PAGES, last, index = set_of(hash), way, had;
 	struct jt_chunk_set *set = bpf_map_lookup_elem(&chunk_sets, &index);
 
 	if (!set)
-		return -1;
+		return 0;
+	if (!is_followed(hash))
+		stamp = 0; /* what is known of an earlier purge is void */
+	end -= chunk * JT_CHUNK_PAGES;
+	last = end < JT_CHUNK_PAGES ? end : JT_CHUNK_PAGES;
 	way = way_of(set, key);
-	if (!now && way == JT_CHUNK_WAYS)
-		return -1;
 	if (way < JT_CHUNK_WAYS && set->born_ns[within(way, JT_CHUNK_WAYS)] == born_ns) {
 		way = within(way, JT_CHUNK_WAYS);
 		settle_huge(set, way);
-		if (now)
-			set->newest[way] = now;
-		return index * JT_CHUNK_WAYS + way;
+	} else if (!stamp) {
+		return 0;
+	} else {
+		way = way < JT_CHUNK_WAYS ? within(way, JT_CHUNK_WAYS) : free_way(set, stamp >> 2);
+		set->key[way] = 0; /* not to be found until its stamps are gone */
+		stamp_pages(index * JT_CHUNK_WAYS + way, 0, JT_CHUNK_PAGES, 0);
+		set->born_ns[way] = born_ns;
+		set->marked[way] = 0;
+		set->huge[way] = 0;
+		set->key[way] = key;
 	}
-	if (way == JT_CHUNK_WAYS) {
-#pragma unroll
-		for (i = 0; i < JT_CHUNK_WAYS; i++) {
-			__u32 age = set->key[i] ? (now - set->newest[i]) & JT_STAMP_MASK : ~0U;
-
-			if (age >= longest) {
-				longest = age;
-				way = i;
-			}
-		}
-		way = within(way, JT_CHUNK_WAYS);
-		count_eviction(set, way, now);
-		settle_huge(set, way);
+	had = stamp_pages(index * JT_CHUNK_WAYS + way, first, last, stamp);
+	if (!stamp) {
+		__sync_fetch_and_add(&set->marked[way], -had);
+		return 0;
 	}
-	way = within(way, JT_CHUNK_WAYS);
-	set->key[way] = 0; /* not to be found until its stamps are gone */
-	stamp_pages(index * JT_CHUNK_WAYS + way, 0, JT_CHUNK_PAGES, 0);
-	set->born_ns[way] = born_ns;
-	set->newest[way] = now;
-	set->marked[way] = 0;
-	set->huge[way] = 0;
-	set->key[way] = key;
-	return index * JT_CHUNK_WAYS + way;
+	set->newest[way] = stamp >> 2;
+	__sync_fetch_and_add(&set->marked[way], last - first - had);
+	return last - first;
 }
-
-/* The pages [first, end) of one chunk get `stamp`; 0: they lose theirs. */
-static __always_inline void mark_chunk(__u32 slot, __u32 first, __u32 end, __u32 stamp)
-{
-	__u32 index = slot / JT_CHUNK_WAYS, way = within(slot, JT_CHUNK_WAYS);
-	struct jt_chunk_set *set = bpf_map_lookup_elem(&chunk_sets, &index);
-	__u32 had = stamp_pages(slot, first, end, stamp);
-
-	if (set)
-		__sync_fetch_and_add(&set->marked[way], (stamp ? end - first : 0) - had);
-}
-
-#define UNMAPPED JT_STATES
 
 /*
- * A range was purged from the cache `from`, or it was unmapped: whatever is mapped there next is new. What lies beyond
- * the largest range (512 MiB) is not followed; a purge's share of that shows in the sampling rate.
+ * A range was purged, or unmapped (`stamp` 0): whatever is mapped there next is new. What lies beyond the largest range
+ * (512 MiB) is not followed. Returns the number of pages followed. All branches are in mark_chunk(): here the verifier
+ * goes through each round.
  */
-__noinline int mark_range(__u64 addr, __u64 len, __u32 from, __u64 born_ns, __u32 tgid)
+__noinline int mark_range(__u64 addr, __u64 len, __u32 stamp, __u64 born_ns, __u32 tgid)
 {
-	__u64 page = addr >> JT_PAGE_SHIFT, end = (addr + len) >> JT_PAGE_SHIFT, followed = 0;
-	struct jt_target_id id = {.born_ns = born_ns, .tgid = tgid};
-	__u32 now = stamp_time(bpf_ktime_get_ns()), stamp = 0, i;
-	struct jt_counters *owner;
+	__u64 page = addr >> JT_PAGE_SHIFT, end = (addr + len) >> JT_PAGE_SHIFT;
+	__u32 followed = 0, i;
 
-	if (from != UNMAPPED)
-		stamp = now << 2 | (from == JT_STATE_UNKNOWN ? STAMP_FROM_UNKNOWN : from & STAMP_FROM);
-	else
-		now = 0;
 	for (i = 0; i < MAX_CHUNKS_PER_CALL; i++) {
-		__u64 chunk = page / JT_CHUNK_PAGES, next = (chunk + 1) * JT_CHUNK_PAGES;
-		__u64 key = chunk_key(chunk, tgid);
-		int slot;
-
 		if (page >= end)
 			break;
-		if (next > end)
-			next = end;
-		if (!stamp || is_followed(hash_of(key))) {
-			slot = slot_of(key, born_ns, now);
-			if (slot >= 0) {
-				mark_chunk(slot, page % JT_CHUNK_PAGES, next - chunk * JT_CHUNK_PAGES, stamp);
-				followed += next - page;
-			}
-		}
-		page = next;
+		followed += mark_chunk(page, end, stamp, born_ns, tgid);
+		page = (page | (JT_CHUNK_PAGES - 1)) + 1;
 	}
-	if (!stamp)
-		return 0;
-	has_purged[within(tgid, GATE_SLOTS)] = 1;
-	owner = bpf_map_lookup_elem(&counters, &id);
-	if (!owner)
-		return 0;
-	__sync_fetch_and_add(&owner->refaults.purged_pages, len >> JT_PAGE_SHIFT);
-	__sync_fetch_and_add(&owner->refaults.followed_pages[within(from, JT_STATES)], followed);
-	return 0;
+	return followed;
 }
 
 /* The ranges of a process_madvise that has just ended: its vector is still there. */
-__noinline int mark_vector(__u32 from, __u64 born_ns, __u32 tgid)
+static __always_inline __u32 mark_vector(const struct jt_target_id *id, __u32 stamp)
 {
 	struct iovec one = {};
+	__u32 followed = 0;
 	__u64 arg[6], i;
 
 	read_args(arg);
 	for (i = 0; i < JT_MAX_IOVEC; i++) {
 		if (i >= arg[2] || bpf_probe_read_user(&one, sizeof(one), (const struct iovec *)arg[1] + i))
 			break;
-		mark_range((__u64)one.iov_base, one.iov_len, from, born_ns, tgid);
+		followed += mark_range((__u64)one.iov_base, one.iov_len, stamp, id->born_ns, id->tgid);
 	}
-	return 0;
+	return followed;
 }
 
-static __always_inline bool gives_pages_back(__u8 transition)
+/* MADV_DONTNEED, or mapped over with PROT_NONE. */
+static __always_inline bool takes_pages(__u8 transition)
 {
 	return transition == JT_DIRTY_RETAINED || transition == JT_MUZZY_RETAINED || transition == JT_UNKNOWN_RETAINED;
 }
 
-static __always_inline void follow_purge(const struct call *call, __u8 from, __u8 transition)
+/* end_call() leaves word of what there is to do. */
+static __always_inline void request_follow(struct jt_counters *counters, struct thread *thread, __u8 from,
+					   __u8 transition)
 {
-	if (!follow_purges || !gives_pages_back(transition))
+	struct call *call = &thread->call;
+
+	if (!follow_purges || !takes_pages(transition))
 		return;
+	thread->follow = FOLLOW_RANGE;
 	if (call->syscall == JT_SYS_PROCESS_MADVISE)
-		mark_vector(from, call->id.born_ns, call->id.tgid);
-	else
-		mark_range(call->addr, call->len, from, call->id.born_ns, call->id.tgid);
+		thread->follow = FOLLOW_VECTOR;
+	thread->follow_from = from;
+	__sync_fetch_and_add(&counters->refaults.purged_pages, call->len >> JT_PAGE_SHIFT);
 }
 
-static __always_inline void follow_unmap(const struct call *call)
+static __always_inline void request_forget(struct thread *thread)
 {
-	if (follow_purges && call->syscall == JT_SYS_MUNMAP && has_purged[within(call->id.tgid, GATE_SLOTS)])
-		mark_range(call->addr, call->len, UNMAPPED, call->id.born_ns, call->id.tgid);
+	struct call *call = &thread->call;
+
+	if (call->syscall == JT_SYS_MUNMAP && has_purged[within(call->id.tgid, GATE_SLOTS)])
+		thread->follow = FORGET_RANGE;
+}
+
+/*
+ * Behind exit_call() of the same system call. A program of its own, as the verifier's time is per program, and only
+ * there when faults are followed.
+ */
+SEC("tracepoint/syscalls/sys_exit_madvise")
+int follow_call(struct trace_event_raw_sys_exit *ctx)
+{
+	struct thread *thread = find_thread();
+	struct jt_counters *owner;
+	__u32 stamp, from, followed;
+	struct call *call;
+	__u8 what;
+
+	if (!thread || thread->follow == FOLLOW_NOTHING)
+		return 0;
+	call = &thread->call;
+	what = thread->follow;
+	thread->follow = FOLLOW_NOTHING;
+	if (what == FORGET_RANGE) {
+		mark_range(call->addr, call->len, 0, call->id.born_ns, call->id.tgid);
+		return 0;
+	}
+	from = within(thread->follow_from, JT_STATES);
+	stamp = stamp_time(bpf_ktime_get_ns()) << 2 | (from == JT_STATE_UNKNOWN ? STAMP_FROM_UNKNOWN : from);
+	if (what == FOLLOW_VECTOR)
+		followed = mark_vector(&call->id, stamp);
+	else
+		followed = mark_range(call->addr, call->len, stamp, call->id.born_ns, call->id.tgid);
+	has_purged[within(call->id.tgid, GATE_SLOTS)] = 1;
+	owner = bpf_map_lookup_elem(&counters, &call->id);
+	if (owner)
+		__sync_fetch_and_add(&owner->refaults.followed_pages[from], followed);
+	return 0;
 }
 
 static __always_inline __u32 age_class(__u32 age)
@@ -302,6 +324,7 @@ static __always_inline void count_touch(struct jt_chunk_set *set, __u32 way, __u
 
 	set->huge[way] = marked == JT_CHUNK_PAGES ? age + 1 : 0;
 	__sync_fetch_and_add(&set->marked[way], -1);
+	count_loss(JT_TOUCHED_PAGE);
 	if (from == STAMP_FROM_UNKNOWN)
 		from = JT_STATE_UNKNOWN;
 	if (owner)

@@ -131,7 +131,7 @@ static __always_inline void account_purge(struct jt_counters *counters, struct t
 	else if (transition < JT_TRANSITIONS)
 		count_latency(call, transition, latency_ns);
 	if (ret >= 0)
-		follow_purge(call, from, transition);
+		request_follow(counters, thread, from, transition);
 	count_payer(call, latency_ns);
 	send_call(thread, from, transition, latency_ns, ret, delta, has_rss_delta);
 }
@@ -177,7 +177,7 @@ __noinline int end_call(__s64 ret)
 	if (is_purge(call->purpose) || call->purpose == JT_DESTROY)
 		account_purge(counters, thread, ret, latency_ns);
 	if (ret >= 0)
-		follow_unmap(call);
+		request_forget(thread);
 	if (call->purpose == JT_PURGE_UNPROVEN || call->purpose == JT_UNCLASSIFIED)
 		count_callsite(call, ret < 0, latency_ns);
 	if (++thread->calls % COST_SAMPLE == 0) {

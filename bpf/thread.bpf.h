@@ -44,6 +44,9 @@ struct known_walk {
 	__u8 pad;
 };
 
+/* What is left to do with the pages of a call that has ended. */
+enum follow { FOLLOW_NOTHING, FOLLOW_RANGE, FOLLOW_VECTOR, FORGET_RANGE };
+
 #define STACK_WORDS 64
 
 struct thread {
@@ -56,8 +59,10 @@ struct thread {
 	__u32 map_fd;
 	__u32 calls;
 	__u8 payer;
-	bool ended; /* an exit program has seen the end of the call */
-	__u8 pad[6];
+	bool ended;	  /* an exit program has seen the end of the call */
+	__u8 follow;	  /* enum follow: the call's pages, or those of its vector */
+	__u8 follow_from; /* enum jt_state */
+	__u8 pad[4];
 	struct known_walk walks[3]; /* enum walk_kind */
 	__u64 stack[STACK_WORDS];   /* the top of the user stack, read at once */
 };

@@ -140,7 +140,9 @@ enum jt_loss {
 	JT_LOSS_MISSED_RUN = 10, /* the kernel skipped a program: bpf_prog_info.recursion_misses, since 5.12 */
 	JT_LOSSES = 11,
 	JT_RESCUED_RUN = JT_LOSSES, /* no loss, but counted beside them: another program did a skipped one's work */
-	JT_LOSS_SLOTS = 12,
+	JT_TOUCHED_PAGE = 12, /* nor these, which set the sampling of purged pages */
+	JT_EVICTED_CHUNK = 13,
+	JT_LOSS_SLOTS = 14,
 };
 
 /* ---- identity ---------------------------------------------------------------------------------------------- */

@@ -110,6 +110,7 @@ Result<Skeleton> try_load(const LoadOptions& options, const Features& features) 
   const uint32_t chunks = std::max<uint32_t>(options.chunks, JT_CHUNK_WAYS);
   knobs.last_chunk_set = chunks / JT_CHUNK_WAYS - 1;
   bpf_program__set_autoload(skeleton->progs.page_fault, options.chunks > 0);
+  bpf_program__set_autoload(skeleton->progs.follow_call, options.chunks > 0);
   auto& maps = skeleton->maps;
   bpf_map__set_autocreate(features.task_storage ? maps.threads_by_tid : maps.threads, false);
   bpf_map__set_max_entries(maps.targets, options.max_targets);
@@ -371,6 +372,9 @@ Status BpfObject::attach_call(const char* syscall) {
     TRY(impl_->attach_tracepoint(programs.exit_second, exit.c_str()));
     TRY(impl_->attach_tracepoint(programs.exit_third, exit.c_str()));
   }
+  if (features_.page_faults) {
+    TRY(impl_->attach_tracepoint(programs.follow_call, exit.c_str()));
+  }
   TRY(impl_->attach_tracepoint(programs.enter_call, enter.c_str()));
   if (features_.preemptible) {
     TRY(impl_->attach_tracepoint(programs.enter_second, enter.c_str()));
@@ -402,6 +406,7 @@ Status BpfObject::attach_page_faults() {
   TRY(impl_->attach_raw(program, "page_fault_kernel"));
   TRY(impl_->chunk_sets.map(impl_->skeleton->maps.chunk_sets));
   impl_->skeleton->bss->follow_purges = 1;
+  features_.page_faults = true;
   return {};
 }
 
@@ -565,7 +570,7 @@ std::optional<uint64_t> BpfObject::loss(jt_loss kind) const {
   return kind == JT_LOSS_MISSED_RUN ? missed_runs() : sum_of_cpus(kind);
 }
 
-WaitingPages BpfObject::waiting_pages(const jt_target_id& id) const {
+ledger::Waiting BpfObject::waiting_pages(const jt_target_id& id) const {
   constexpr std::array<uint64_t, JT_REFAULT_LATER> limits_ns = {1'000'000'000, 10'000'000'000,
                                                                 60'000'000'000};
   timespec clock{};
@@ -573,7 +578,7 @@ WaitingPages BpfObject::waiting_pages(const jt_target_id& id) const {
   const uint64_t now_ns =
       static_cast<uint64_t>(clock.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(clock.tv_nsec);
   const auto now = static_cast<uint32_t>(now_ns >> JT_STAMP_SHIFT & JT_STAMP_MASK);
-  WaitingPages waiting;
+  ledger::Waiting waiting;
   jt_chunk_pages chunk{};
   impl_->chunk_sets.for_each_of(id, [&](uint32_t slot, const jt_chunk_set& set, uint32_t way) {
     if (const uint32_t huge = set.huge[way]; huge > 0 && huge <= JT_REFAULT_AGES) {

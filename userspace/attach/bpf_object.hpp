@@ -1,6 +1,5 @@
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -12,6 +11,7 @@
 #include "attach/tracefs.hpp"
 #include "attach/uprobes.hpp"
 #include "jemtrace/abi.h"
+#include "ledger/model.hpp"
 #include "util/result.hpp"
 
 struct jemtrace_bpf;
@@ -30,18 +30,13 @@ struct LoadOptions {
   uint32_t chunks = 0;  // of 2 MiB whose purged pages are followed, 2 KiB each: a power of two; 0: none
 };
 
-/// Purged pages of one target that have not come back yet, and how long they have waited at most.
-struct WaitingPages {
-  std::array<uint64_t, JT_REFAULT_LATER> pages{};      // for less than 1 s, 10 s, 60 s
-  std::array<uint64_t, JT_REFAULT_AGES> maybe_huge{};  // as in jt_refaults: not settled by later faults
-};
-
 /// What this kernel has, found by trying.
 struct Features {
   bool task_storage = false;  // 5.12; else a hash, which costs 110 ns more per call
   bool cpu_share = false;     // exact anonymous RSS of the current CPU
   bool uprobe_multi = false;  // 6.6; else perf events, slow to detach
   bool preemptible = false;   // 7.x may preempt syscall programs: a copy of each makes up for skipped runs
+  bool page_faults = false;   // attached: which purged pages are touched again
 };
 
 class BpfObject {
@@ -61,8 +56,8 @@ class BpfObject {
   Status attach_mremap();
   /// process_madvise: jemalloc 5.3.1 and later. Errc::unsupported when this kernel has no such tracepoint.
   Status attach_process_madvise();
-  /// Page faults. Errc::unsupported when this kernel has no such tracepoints; what comes back is not known
-  /// then.
+  /// Page faults, and the purges attached after this call. Errc::unsupported when this kernel has no such
+  /// tracepoints; what comes back is not known then.
   Status attach_page_faults();
   Result<Uprobes> attach_probes(int file, const std::vector<uint64_t>& offsets);
   /// Takes all programs off their hooks; the maps stay readable.
@@ -91,7 +86,10 @@ class BpfObject {
   /// nullopt: unreadable.
   [[nodiscard]] std::optional<jt_image_checks> checks(uint32_t image) const;
   /// The purged pages that are still followed, as of now.
-  [[nodiscard]] WaitingPages waiting_pages(const jt_target_id& id) const;
+  [[nodiscard]] ledger::Waiting waiting_pages(const jt_target_id& id) const;
+  /// Of all targets: faults on followed pages, and chunks for which there was no room.
+  [[nodiscard]] std::optional<uint64_t> touched_pages() const { return sum_of_cpus(JT_TOUCHED_PAGE); }
+  [[nodiscard]] std::optional<uint64_t> evicted_chunks() const { return sum_of_cpus(JT_EVICTED_CHUNK); }
   /// Only one chunk in 2^shift is followed from now on.
   void set_sampling(uint32_t shift);
   /// Frees what the maps hold of a target that is gone.

@@ -99,6 +99,7 @@ CheckItem check_lockdown() {
 void check_bpf(std::vector<CheckItem>& items) {
   attach::LoadOptions options;
   options.max_targets = 64;
+  options.chunks = 64;
   auto bpf = attach::BpfObject::load(options);
   if (!bpf) {
     items.push_back({"BPF programs", CheckStatus::fail, bpf.error().message(), bpf.error().hint});
@@ -122,6 +123,12 @@ void check_bpf(std::vector<CheckItem>& items) {
                                                  CheckStatus::warn,
                                                  "no: the RSS effect of single purges has a larger error",
                                                  {}});
+  const auto faults = (*bpf)->attach_page_faults();
+  items.push_back(faults
+                      ? CheckItem{"page faults", CheckStatus::ok, "yes", {}}
+                      : CheckItem{"page faults", CheckStatus::warn,
+                                  "no: which purged pages are touched again is not known",
+                                  "a kernel with the tracepoint exceptions:page_fault_user: every x86 one"});
   if (auto status = (*bpf)->attach_syscalls(); !status) {
     items.push_back({"tracepoints", CheckStatus::fail, status.error().message(), status.error().hint});
     return;

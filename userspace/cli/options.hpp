@@ -23,6 +23,7 @@ struct Options {
   Format format = Format::text;
   std::string output;  // empty: stdout
   bool events = false;
+  bool refaults = true;
   bool strict = false;
   bool verbose = false;
   std::string image;  // a file or a pid

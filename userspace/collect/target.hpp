@@ -38,6 +38,7 @@ struct Target {
   ledger::Pressed pressed_at_start, pressed;  // the second is set when it ends
 
   ledger::Totals final_totals;
+  ledger::Waiting final_waiting;
   std::vector<ledger::ThreadWork> final_payers;
   std::vector<ledger::CallSiteTotals> final_callsites;
   std::vector<std::string> caveats;

@@ -34,6 +34,21 @@ void release(const ProcRoot& proc, pid_t pid) {
   ::kill(pid, SIGCONT);
 }
 
+/// Can a page fault of this process bring a huge page into jemalloc's memory?
+bool huge_pages_possible(const ledger::TargetInfo& target) {
+  const auto mode = read_file("/sys/kernel/mm/transparent_hugepage/enabled", 256);
+  if (!mode || mode->find("[never]") != std::string::npos) {
+    return false;
+  }
+  const auto is = [&](const char* option, const char* value) {
+    const auto setting = target.conf.find(option);
+    return setting != target.conf.end() && setting->second.value == value;
+  };
+  // With "madvise", jemalloc has to ask for them.
+  const bool not_asked_for = is("thp", "default") && !is("hpa", "true");
+  return mode->find("[madvise]") == std::string::npos || !not_asked_for;
+}
+
 attach::LoadOptions load_options(const TracerOptions& options) {
   attach::LoadOptions load;
   load.register_all = !options.launch && !options.selection.only_pids();
@@ -81,13 +96,13 @@ Result<std::unique_ptr<Tracer>> Tracer::start(TracerOptions options, Listener li
   tracer->timings_ = timings;
   {
     const Stopwatch watch(tracer->timings_.attach_ns);
+    if (tracer->options_.refaults && !tracer->bpf_->attach_page_faults()) {
+      tracer->options_.refaults = false;  // not on this kernel: the summary says unknown
+    }
     TRY(tracer->bpf_->attach_lifecycle());
     TRY(tracer->bpf_->attach_syscalls());
     if (tracer->options_.every_event) {
       TRY(tracer->bpf_->attach_mremap());
-    }
-    if (tracer->options_.refaults) {
-      tracer->options_.refaults = tracer->bpf_->attach_page_faults().has_value();
     }
   }
   {
@@ -226,6 +241,7 @@ Status Tracer::poll(int timeout_ms) {
     probes_checked_ns_ = now;
     images_.drop_wrong_probes();
   }
+  set_sampling(monotonic_ns());
   rescan_after_loss();
   return {};
 }
@@ -354,6 +370,7 @@ void Tracer::end(uint64_t born_ns) {
   targets_.erase(it);
   images_.drop_wrong_probes();  // a short run has not had its turn
   finish(*target);
+  target->final_waiting.pages = {};  // nobody is left to touch them
   target->ended = true;
   untimed_of_ended_ += target->final_totals.counters.untimed_calls;
   bpf_->forget(target->id);
@@ -382,6 +399,28 @@ void Tracer::rescan_after_loss() {
   if (auto status = scan(); !status) {
     notes_.push_back(status.error().message());
   }
+}
+
+// A fault on a followed page costs about 0.1 us more, and a chunk takes room: both are bounded by following
+// only some of the chunks.
+void Tracer::set_sampling(uint64_t now_ns) {
+  constexpr uint64_t every_ns = 1'000'000'000;
+  constexpr uint64_t most_touched_per_s = 200'000;
+  constexpr uint32_t last_shift = 6;
+  const uint64_t passed_ns = now_ns - sampling_.set_ns;
+  if (!bpf_->features().page_faults || passed_ns < every_ns) {
+    return;
+  }
+  const uint64_t touched = bpf_->touched_pages().value_or(0);
+  const uint64_t evicted = bpf_->evicted_chunks().value_or(0);
+  const uint64_t per_s = (touched - sampling_.touched_pages) * 1000 / (passed_ns / 1'000'000);
+  if ((per_s > most_touched_per_s || evicted > sampling_.evicted_chunks) && sampling_.shift < last_shift) {
+    sampling_.shift += 1;
+    bpf_->set_sampling(sampling_.shift);
+  }
+  sampling_.set_ns = now_ns;
+  sampling_.touched_pages = touched;
+  sampling_.evicted_chunks = evicted;
 }
 
 // ---- numbers
@@ -467,6 +506,7 @@ void Tracer::read_states(Target& target) {
 
 void Tracer::finish(Target& target) {
   target.final_totals = totals(target);
+  target.final_waiting = bpf_->waiting_pages(target.id);
   sample(target, target.final_totals);
   target.pressed = pressed_since(target.pressed_at_start, kernel_memory(proc_, target.process.pid));
   target.ended_ns = monotonic_ns();
@@ -539,6 +579,10 @@ ledger::Summary Tracer::summary(const Target& target) const {
   const jt_counters& counters = target.final_totals.counters;
   if (counters.rss_delta_calls > 0) {
     summary.rss.purge_delta_bytes = counters.rss_delta_bytes;
+  }
+  if (bpf_->features().page_faults) {
+    summary.refaults =
+        ledger::refaults(counters.refaults, target.final_waiting, huge_pages_possible(target.info));
   }
   summary.losses = losses();
   summary.exact = !target.images.empty() &&

@@ -86,6 +86,7 @@ class Tracer {
   void read_states(Target& target);
   void finish(Target& target);
   void rescan_after_loss();
+  void set_sampling(uint64_t now_ns);
   Target* find(const jt_target_id& id) const;
   [[nodiscard]] bool wanted(const discover::Process& process) const;
 
@@ -99,6 +100,10 @@ class Tracer {
   uint64_t lifecycle_losses_ = 0;
   uint64_t untimed_of_ended_ = 0;
   uint64_t probes_checked_ns_ = 0;
+  struct {
+    uint64_t set_ns = 0, touched_pages = 0, evicted_chunks = 0;  // at that time
+    uint32_t shift = 0;                                          // one chunk in 2^shift is followed
+  } sampling_;
   bool stopped_ = false;
   Timings timings_;
   std::vector<std::string> notes_;

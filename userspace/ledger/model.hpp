@@ -139,6 +139,39 @@ struct Pressed {
   std::string of;                   // "cgroup" or "host"
 };
 
+/// What the touches of purged pages within some time of their purge add up to.
+struct Touched {
+  uint64_t pages = 0;
+  uint64_t most_pages = 0;  // had each fault that may have brought a huge page brought one
+  uint64_t waiting_pages =
+      0;  // untouched, but purged less than that time before the end: they may still come
+};
+
+/// Purged pages that came back. Not those of MADV_FREE: before the kernel has taken one, a touch raises no
+/// fault.
+struct Refaults {
+  uint64_t purged_pages = 0;                                        // all of them
+  uint64_t followed_pages = 0;                                      // the sample that all else is about
+  std::array<uint64_t, JT_STATES> followed_from{}, touched_from{};  // by source state; within 60 s
+  Touched within_1s, within_10s, within_60s;
+  uint64_t evicted_pages = 0, evicted_chunks = 0;  // lost sight of within 60 s, not touched until then
+
+  [[nodiscard]] Maybe<double> sampling_rate() const;  // unset: nothing was purged
+  /// Touched ones among those whose time was up or that were touched. Unset: there are none.
+  [[nodiscard]] Maybe<double> share(const Touched& within) const;
+  [[nodiscard]] Maybe<double> most_share(const Touched& within) const;
+};
+
+/// Followed pages that have not been touched yet, at the end.
+struct Waiting {
+  std::array<uint64_t, JT_REFAULT_LATER> pages{};  // purged less than 1 s, 10 s, 60 s ago
+  std::array<uint64_t, JT_REFAULT_AGES>
+      maybe_huge{};  // faults that may have brought a huge page, not settled
+};
+
+/// `huge_pages`: can a fault in this process bring one?
+Refaults refaults(const jt_refaults& counted, const Waiting& waiting, bool huge_pages);
+
 struct Cost {
   Maybe<uint64_t> bpf_run_ns;  // estimate from 1 in 64 calls
   uint64_t events = 0;         // memory syscalls and probe hits seen
@@ -162,7 +195,8 @@ struct Summary {
   States states;  // at the end
   Overhead overhead;
   Pressed pressed;
-  Losses losses{};  // of the whole host: a lost event has no owner
+  Maybe<Refaults> refaults;  // unset: not measured
+  Losses losses{};           // of the whole host: a lost event has no owner
   Cost cost;
   bool decommit = false;  // vm.overcommit_memory is 2: pages go back by mmap(PROT_NONE), not by MADV_DONTNEED
   bool exact = false;     // every role that exactness needs was probed for the whole life of the process

@@ -5,6 +5,23 @@
 namespace jemtrace::ledger {
 namespace {
 
+jt_refaults difference(const jt_refaults& now, const jt_refaults& earlier) {
+  jt_refaults out = now;
+  out.purged_pages -= earlier.purged_pages;
+  for (size_t state = 0; state < JT_STATES; ++state) {
+    out.followed_pages[state] -= earlier.followed_pages[state];
+    for (size_t age = 0; age < JT_REFAULT_AGES; ++age) {
+      out.touched_pages[state][age] -= earlier.touched_pages[state][age];
+    }
+  }
+  for (size_t age = 0; age < JT_REFAULT_AGES; ++age) {
+    out.maybe_huge[age] -= earlier.maybe_huge[age];
+  }
+  out.evicted_chunks -= earlier.evicted_chunks;
+  out.evicted_pages -= earlier.evicted_pages;
+  return out;
+}
+
 /// Counters only grow: plain differences, field by field.
 jt_counters difference(const jt_counters& now, const jt_counters& earlier) {
   jt_counters out = now;
@@ -32,6 +49,7 @@ jt_counters difference(const jt_counters& now, const jt_counters& earlier) {
   out.probe_hits -= earlier.probe_hits;
   out.syscalls -= earlier.syscalls;
   out.untimed_calls -= earlier.untimed_calls;
+  out.refaults = difference(now.refaults, earlier.refaults);
   return out;
 }
 

@@ -152,6 +152,35 @@ Json pressed(const ledger::Pressed& pressed) {
           {"pglazyfreed_pages", maybe(pressed.lazyfreed_pages)}};
 }
 
+Json touched(const ledger::Refaults& all, const ledger::Touched& within) {
+  return {{"touched_pages", within.pages},
+          {"touched_max_pages", within.most_pages},
+          {"waiting_pages", within.waiting_pages},
+          {"share", maybe(all.share(within))},
+          {"share_max", maybe(all.most_share(within))}};
+}
+
+Json refaults(const ledger::Maybe<ledger::Refaults>& measured) {
+  if (!measured) {
+    return nullptr;
+  }
+  const ledger::Refaults& all = *measured;
+  Json by_from = Json::object();
+  for (const jt_state state : {JT_STATE_DIRTY, JT_STATE_MUZZY, JT_STATE_UNKNOWN}) {
+    by_from[ledger::name(state)] = {{"followed_pages", all.followed_from[state]},
+                                    {"touched_pages", all.touched_from[state]}};
+  }
+  return {{"purged_pages", all.purged_pages},
+          {"followed_pages", all.followed_pages},
+          {"sampling_rate", maybe(all.sampling_rate())},
+          {"within_1s", touched(all, all.within_1s)},
+          {"within_10s", touched(all, all.within_10s)},
+          {"within_60s", touched(all, all.within_60s)},
+          {"by_from", by_from},
+          {"evicted_pages", all.evicted_pages},
+          {"evicted_chunks", all.evicted_chunks}};
+}
+
 Json losses(const ledger::Losses& lost) {
   Json object = Json::object();
   for (unsigned i = 0; i < JT_LOSSES; ++i) {
@@ -372,7 +401,8 @@ Json summary_line(const ledger::Summary& s) {
           {"callsites", callsites(s.callsites)},
           {"exact", s.exact},
           {"exited", s.exited},
-          {"caveats", caveats}};
+          {"caveats", caveats},
+          {"refaults", refaults(s.refaults)}};
 }
 
 class NdjsonOutput final : public Output {

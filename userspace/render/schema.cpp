@@ -327,6 +327,27 @@ Json pressed() {
                  {"pglazyfreed_pages", described(or_null(whole()), "during the trace")}});
 }
 
+Json refaults() {
+  const Json share = {{"type", "number"}, {"minimum", 0}, {"maximum", 1}};
+  const Json within = object(
+      {{"touched_pages", whole()},
+       {"touched_max_pages", described(whole(), "had each fault that may have brought a huge page done so")},
+       {"waiting_pages", described(whole(), "untouched, but that time has not passed yet")},
+       {"share", described(or_null(share), "of the followed pages without the waiting ones")},
+       {"share_max", or_null(share)}});
+  const Json part =
+      object({{"followed_pages", whole()}, {"touched_pages", described(whole(), "within 60 s")}});
+  return object({{"purged_pages", described(whole(), "taken by MADV_DONTNEED or PROT_NONE")},
+                 {"followed_pages", described(whole(), "the sample of them that all else is about")},
+                 {"sampling_rate", described(or_null(share), "below 1 the shares are estimates")},
+                 {"within_1s", within},
+                 {"within_10s", within},
+                 {"within_60s", within},
+                 {"by_from", object({{"dirty", part}, {"muzzy", part}, {"unknown", part}})},
+                 {"evicted_pages", described(whole(), "lost sight of within 60 s, for want of room")},
+                 {"evicted_chunks", whole()}});
+}
+
 Json cost() {
   return object({{"bpf_run_ns", described(or_null(whole()), "estimate from one call in 64")},
                  {"events", whole()},
@@ -382,7 +403,9 @@ Json summary_line() {
                  {"callsites", callsites()},
                  {"exact", boolean()},
                  {"exited", boolean()},
-                 {"caveats", array_of(string())}});
+                 {"caveats", array_of(string())},
+                 {"refaults", described(or_null(refaults()),
+                                        "purged pages that were touched again; null: not measured")}});
 }
 
 Json image_line() {

@@ -397,6 +397,78 @@ void rss_lines(Page& page, const Summary& s) {
   }
 }
 
+// ---- what came back ----
+
+std::string whole_percent(double share) {
+  constexpr uint64_t parts = 1'000'000;
+  return percent(static_cast<uint64_t>(share * parts + 0.5), parts);
+}
+
+/// "6 %", or "6 % to 31 %" when huge pages may have come with the touched ones. Empty: no page has had the
+/// time.
+std::string touched_share(const ledger::Refaults& all, const ledger::Touched& within) {
+  const auto least = all.share(within);
+  const auto most = all.most_share(within);
+  if (!least || !most) {
+    return {};
+  }
+  const std::string from = whole_percent(*least);
+  const std::string to = whole_percent(*most);
+  return glue(from == to ? from : from + " to " + to);
+}
+
+std::string touched_shares(const ledger::Refaults& all) {
+  struct Limit {
+    const ledger::Touched& within;
+    const char* words;
+  };
+  const std::array<Limit, 3> limits = {Limit{all.within_10s, "10 s"}, Limit{all.within_60s, "60 s"},
+                                       Limit{all.within_1s, "1 s"}};
+  std::string text;
+  Phrases others;
+  for (const Limit& limit : limits) {
+    const std::string share = touched_share(all, limit.within);
+    if (share.empty()) {
+      continue;
+    }
+    if (text.empty()) {
+      text = share + " of the purged pages were touched again within " + glue(limit.words);
+    } else {
+      others.add(share + " within " + glue(limit.words));
+    }
+  }
+  return text + (others.empty() ? "" : " (" + others.text() + ")");
+}
+
+void refault_lines(Page& page, const Summary& s) {
+  if (all_purges(s, JT_PAYER_APP, JT_PAYER_BACKGROUND).count() == 0) {
+    return;
+  }
+  if (!s.refaults) {
+    page.labelled("came back", "not measured");
+    return;
+  }
+  const ledger::Refaults& all = *s.refaults;
+  if (all.purged_pages > 0) {
+    const std::string shares = touched_shares(all);
+    page.labelled("came back", !shares.empty() ? shares
+                               : all.followed_pages == 0
+                                   ? "no purged page could be followed"
+                                   : "too early to say: all was purged in the last second");
+    if (all.followed_pages > 0 && all.followed_pages < all.purged_pages) {
+      page.labelled("", fmt::format("an estimate: {} of the purged pages were followed",
+                                    share(all.followed_pages, all.purged_pages)));
+    }
+    if (all.evicted_pages > 0) {
+      page.labelled("", fmt::format("{} pages were lost sight of within a minute", count(all.evicted_pages)));
+    }
+  }
+  if (s.totals.transitions[JT_DIRTY_MUZZY].total().count() > 0) {
+    page.labelled(all.purged_pages > 0 ? "" : "came back",
+                  "MADV_FREE is not in it: until the kernel takes a page, a touch of it raises no fault");
+  }
+}
+
 void sweep_lines(Page& page, const Summary& s) {
   if (!sources_known(s.target)) {
     return;  // said above
@@ -554,6 +626,7 @@ std::string summary_text(const Summary& s, const TextOptions& options, bool with
   paid_by_lines(page, s);
   rss_lines(page, s);
   state_lines(page, s);
+  refault_lines(page, s);
   sweep_lines(page, s);
   other_call_lines(page, s);
   failed_lines(page, s.totals.counters);
