@@ -69,6 +69,7 @@ int main(int argc, char** argv) {
                              {"now", "10"},
                              {"later", "20"},
                              {"wait_ms", "1500"},
+                             {"start_ms", "0"},
                              {"end_ms", "0"},
                              {"by", "write"},
                              {"thp", "as_is"}});
@@ -86,12 +87,14 @@ int main(int argc, char** argv) {
     block = mallocx(size, flags);
     workload::touch(block, size);
     for (size_t at = 0; at < size; at += page_size) {
-      pages.push_back(static_cast<char*>(block) + at);
+      // jemalloc begins large blocks at a random place in their first page.
+      pages.push_back(static_cast<char*>(block) + at - reinterpret_cast<uintptr_t>(block) % page_size);
     }
   }
   for (void* block : blocks) {
     dallocx(block, flags);
   }
+  workload::sleep_ms(args.number("start_ms"));
   const uint64_t purged_before = workload::read_counters(mallctl).dirty_purged;
   workload::purge(mallctl, arena);
   const uint64_t purged = workload::read_counters(mallctl).dirty_purged - purged_before;

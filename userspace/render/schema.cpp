@@ -328,7 +328,7 @@ Json pressed() {
 }
 
 Json refaults() {
-  const Json share = {{"type", "number"}, {"minimum", 0}, {"maximum", 1}};
+  const Json share = {{"type", "number"}, {"minimum", 0}};
   const Json within = object(
       {{"touched_pages", whole()},
        {"touched_max_pages", described(whole(), "had each fault that may have brought a huge page done so")},

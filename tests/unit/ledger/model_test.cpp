@@ -71,6 +71,41 @@ TEST(Totals, without_sources_keep_what_the_advice_says) {
   EXPECT_EQ(totals.counters.decay[JT_STATE_UNKNOWN].purged, 4u);
 }
 
+TEST(Refaults, add_up_from_short_times_to_long_ones) {
+  jt_refaults counted{};
+  counted.followed_pages[JT_STATE_DIRTY] = 2000;
+  counted.touched_pages[JT_STATE_DIRTY][JT_REFAULT_1S] = 10;
+  counted.touched_pages[JT_STATE_DIRTY][JT_REFAULT_10S] = 20;
+  counted.touched_pages[JT_STATE_UNKNOWN][JT_REFAULT_60S] = 30;
+  counted.touched_pages[JT_STATE_DIRTY][JT_REFAULT_LATER] = 1000;
+  const Refaults all = refaults(counted, {}, true);
+  EXPECT_EQ(all.within_1s.pages, 10u);
+  EXPECT_EQ(all.within_10s.pages, 30u);
+  EXPECT_EQ(all.within_60s.pages, 60u);
+  EXPECT_EQ(all.touched_from[JT_STATE_UNKNOWN], 30u);
+}
+
+TEST(Refaults, count_a_huge_page_in_full_only_where_there_may_be_one) {
+  jt_refaults counted{};
+  counted.touched_pages[JT_STATE_DIRTY][JT_REFAULT_1S] = 1;
+  counted.maybe_huge[JT_REFAULT_1S] = 1;
+  Waiting waiting;
+  waiting.maybe_huge[JT_REFAULT_10S] = 1;
+  EXPECT_EQ(refaults(counted, waiting, true).within_1s.most_pages, 512u);
+  EXPECT_EQ(refaults(counted, waiting, true).within_10s.most_pages, 1023u);
+  EXPECT_EQ(refaults(counted, waiting, false).within_10s.most_pages, 1u);
+}
+
+TEST(Refaults, have_no_share_when_no_page_has_had_the_time) {
+  jt_refaults counted{};
+  counted.followed_pages[JT_STATE_MUZZY] = 100;
+  Waiting waiting;
+  waiting.pages = {50, 100, 100};
+  const Refaults all = refaults(counted, waiting, false);
+  EXPECT_EQ(all.share(all.within_1s), 0.0);
+  EXPECT_FALSE(all.share(all.within_10s).has_value());
+}
+
 TEST(TransitionTotals, add_up_over_payers) {
   TransitionTotals totals;
   totals.by_payer[JT_PAYER_APP].record(1'000, 1, 4096);

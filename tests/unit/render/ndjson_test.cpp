@@ -160,6 +160,28 @@ TEST(Ndjson, summary_has_what_jemalloc_counts) {
   EXPECT_EQ(line["transitions"]["dirty_muzzy"]["by_payer"]["app"]["calls_total"], 0);
 }
 
+TEST(Ndjson, refaults_are_counted_without_the_pages_that_still_wait) {
+  const Json refaults = line_of([](Output& out) { out.summary(samples::summary()); })["refaults"];
+  EXPECT_EQ(refaults["purged_pages"], 5760);
+  EXPECT_EQ(refaults["followed_pages"], 5000);
+  EXPECT_EQ(
+      refaults["within_1s"].dump(),
+      R"({"touched_pages":100,"touched_max_pages":100,"waiting_pages":0,"share":0.02,"share_max":0.02})");
+  EXPECT_EQ(refaults["within_10s"]["touched_pages"], 300);
+  EXPECT_DOUBLE_EQ(refaults["within_10s"]["share"].get<double>(), 300.0 / 4900);
+  EXPECT_EQ(refaults["within_60s"]["touched_pages"], 400);
+  EXPECT_EQ(refaults["by_from"]["muzzy"].dump(), R"({"followed_pages":4000,"touched_pages":300})");
+}
+
+TEST(Ndjson, refaults_are_null_where_they_were_not_measured) {
+  EXPECT_TRUE(line_of([](Output& out) { out.summary({}); })["refaults"].is_null());
+  ledger::Summary nothing_purged;
+  nothing_purged.refaults = ledger::Refaults();
+  const Json refaults = line_of([&](Output& out) { out.summary(nothing_purged); })["refaults"];
+  EXPECT_TRUE(refaults["sampling_rate"].is_null());
+  EXPECT_TRUE(refaults["within_10s"]["share"].is_null());
+}
+
 TEST(Ndjson, latencies_of_nothing_are_null) {
   const Json line = line_of([](Output& out) { out.summary({}); });
   const Json latency = line["transitions"]["dirty_muzzy"]["latency"];

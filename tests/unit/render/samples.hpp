@@ -54,6 +54,22 @@ inline void add(ledger::Totals& totals, jt_transition transition, jt_payer payer
   }
 }
 
+/// 5760 pages purged in 90 extents; of 5000 followed ones 2 % came back within 1 s, 6 % within 10 s, 9 %
+/// within a minute.
+inline ledger::Refaults refaults() {
+  jt_refaults counted{};
+  counted.purged_pages = 5760;
+  counted.followed_pages[JT_STATE_DIRTY] = 1000;
+  counted.followed_pages[JT_STATE_MUZZY] = 4000;
+  counted.touched_pages[JT_STATE_DIRTY][JT_REFAULT_1S] = 100;
+  counted.touched_pages[JT_STATE_MUZZY][JT_REFAULT_10S] = 200;
+  counted.touched_pages[JT_STATE_MUZZY][JT_REFAULT_60S] = 100;
+  counted.touched_pages[JT_STATE_MUZZY][JT_REFAULT_LATER] = 7;
+  ledger::Waiting waiting;
+  waiting.pages = {0, 100, 500};
+  return ledger::refaults(counted, waiting, false);
+}
+
 inline ledger::Summary summary(const std::string& tier = "symbols") {
   ledger::Summary s;
   s.losses.fill(0);
@@ -74,6 +90,7 @@ inline ledger::Summary summary(const std::string& tier = "symbols") {
   s.payers = {{4250, "jemalloc_bg_thd", JT_PAYER_BACKGROUND, 180, 7'000'000, 45 * mib},
               {4242, "redis-server", JT_PAYER_APP, 10, 580'000, 2560 * kib}};
   s.rss = {1200 * mib, 1160 * mib, 1310 * mib, 205 * mib, -40 * static_cast<int64_t>(mib), 2 * mib};
+  s.refaults = refaults();
   s.cost = {9'000'000, 250, 60, 3'000'000, 11'000'000, 14 * mib};
   s.exact = true;
   return s;
@@ -97,6 +114,7 @@ inline ledger::Summary stripped_summary() {
   site.calls = 12;
   site.bytes = 3072 * kib;
   s.callsites.assign(7, site);
+  s.refaults.reset();
   s.rss.lazyfree_end_bytes.reset();
   s.rss.purge_delta_bytes.reset();
   s.exact = false;

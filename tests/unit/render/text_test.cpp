@@ -181,6 +181,11 @@ paid by    jemalloc_bg_thd 92 %, redis-server 8 %
 RSS        1.17 GB -> 1.13 GB, max 1.28 GB; 205 MB of it LazyFree: the kernel
            takes that when memory gets short, 955 MB without it
            purge calls took 40.0 MB out of RSS (+-2.00 MB)
+came back  6 % of the purged pages were touched again within 10 s (9 % within
+           60 s, 2 % within 1 s)
+           an estimate: 87 % of the purged pages were followed
+           MADV_FREE is not in it: until the kernel takes a page, a touch of it
+           raises no fault
 sweeps     37 dirty, 35 muzzy: 66 background, 6 by arena.<i>.purge
 lost       nothing: every purge was counted
 cost       9.0 ms in the kernel (<1 % of one CPU), 11 ms of jemtrace's own,
@@ -251,6 +256,7 @@ and 2 more call sites (-f json lists them)
 paid by    redis-server 100 %
            167 us in all, on application threads
 RSS        1.17 GB -> 1.13 GB, max 1.28 GB; LazyFree unknown
+came back  not measured
 lost       nothing
 cost       9.0 ms in the kernel (<1 % of one CPU), 11 ms of jemtrace's own,
            3.0 ms reading /proc, 14.0 MB
@@ -285,6 +291,9 @@ paid by    jemalloc_bg_thd 92 %, redis-server 8 %
 RSS        1.17 GB -> 1.13 GB, max 1.28 GB; 205 MB of it LazyFree: the kernel
            takes that when memory gets short, 955 MB without it
            purge calls took 40.0 MB out of RSS (+-2.00 MB)
+came back  6 % of the purged pages were touched again within 10 s (9 % within
+           60 s, 2 % within 1 s)
+           an estimate: 87 % of the purged pages were followed
 sweeps     37 dirty, 35 muzzy: 66 background, 6 by arena.<i>.purge
 not purges 12 zero fills (100 MB), 1 thread stack trimmed (8.00 MB)
 HPA        1 call of the huge page allocator (8.00 MB), not in the table
@@ -301,6 +310,27 @@ caveat     Tracing began in the middle of the process's life: earlier purges are
            not counted.
 dirty: freed, kept; muzzy: the kernel may take it; retained: only addresses kept
 )");
+}
+
+TEST_F(Text, summary_gives_a_range_where_huge_pages_may_have_come_back) {
+  ledger::Summary s = samples::summary();
+  s.refaults->within_10s.most_pages = 300 + 2 * 511;
+  EXPECT_NE(summary(s).find("came back  6 % to 27 % of the purged pages"), std::string::npos) << summary(s);
+}
+
+TEST_F(Text, summary_does_not_take_pages_for_lost_that_have_had_no_time_to_come_back) {
+  ledger::Summary s = samples::summary();
+  for (ledger::Touched* within : {&s.refaults->within_1s, &s.refaults->within_10s, &s.refaults->within_60s}) {
+    *within = {0, 0, s.refaults->followed_pages};
+  }
+  EXPECT_NE(summary(s).find("came back  too early to say"), std::string::npos) << summary(s);
+}
+
+TEST_F(Text, summary_says_what_of_the_refaults_was_lost) {
+  ledger::Summary s = samples::summary();
+  s.refaults->evicted_pages = 1234;
+  EXPECT_NE(summary(s).find("1 234 pages were lost sight of within a minute"), std::string::npos)
+      << summary(s);
 }
 
 TEST_F(Text, summary_of_nothing_says_so_and_why) {
