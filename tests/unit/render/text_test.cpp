@@ -490,8 +490,8 @@ f  files             60.0 MB     2 %            programs, libraries, data
 RESIDENT: what the kernel holds. JEMALLOC: what its own books say.
 
 active     900 MB allocated, of 1.27 GB active; 3.00 MB of it in thread caches
-muzzy      of 1.76 GB muzzy, 280 MB the kernel has taken back, 1.46 GB it still
-           may
+muzzy      of 1.76 GB, 1.46 GB the kernel still may take and 280 MB are not
+           resident: taken, or never touched
 pressure   cgroup /system.slice/redis.service uses 3.22 GB of 8.00 GB; 0.00 %
            waited for memory in the last 10 s
 read       jemalloc by structures, 2 values thrown away as impossible; the
