@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 #include <utility>
 
@@ -401,7 +402,7 @@ void rss_lines(Page& page, const Summary& s) {
 
 std::string whole_percent(double share) {
   constexpr uint64_t parts = 1'000'000;
-  return percent(static_cast<uint64_t>(share * parts + 0.5), parts);
+  return percent(static_cast<uint64_t>(std::lround(share * parts)), parts);
 }
 
 /// "6 %", or "6 % to 31 %" when huge pages may have come with the touched ones. Empty: no page has had the
