@@ -42,6 +42,18 @@ struct ArenaReading {
   std::optional<std::vector<Range>> metadata;  // the blocks of its base allocator
 };
 
+/// The whole allocator, in bytes: stats.allocated and its siblings.
+struct Global {
+  std::optional<uint64_t> allocated, active, metadata, resident, mapped, retained;
+};
+
+/// One size class over all arenas.
+struct SizeClass {
+  uint64_t bytes = 0;              // arenas.bin.<j>.size, arenas.lextent.<j>.size
+  bool large = false;              // an extent of its own
+  std::optional<uint64_t> blocks;  // in use, or held by thread caches: curregs, curlextents
+};
+
 /// How a value was got; ordered from best to worst for a value that moves.
 enum class Method { structures, passive, call, configuration };
 const char* name(Method method);
@@ -52,6 +64,10 @@ struct Reading {
   uint64_t at_ns = 0;    // CLOCK_MONOTONIC
   uint64_t cost_ns = 0;  // of ours; nothing of the target's
   std::vector<ArenaReading> arenas;
+  Global global;
+  std::vector<SizeClass> classes;  // ascending; empty: not asked for
+  /// Method::call: stats.* are of the moment when somebody last wrote "epoch"; this counts those writes.
+  std::optional<uint64_t> epoch;
   /// Boot options by jemalloc's names ("dirty_decay_ms"), as text; from opt_*.
   std::map<std::string, std::string> options;
   uint64_t discarded = 0;            // values read, and thrown away as impossible or torn

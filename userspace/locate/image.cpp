@@ -428,6 +428,7 @@ Result<std::optional<Image>> analyse(int fd, const std::string& path, const Opti
     return std::optional<Image>();
   }
   image.symbol_prefix = symbols.public_prefix;
+  image.mallctl_vaddr = file->executable(symbols.public_vaddr) ? symbols.public_vaddr : 0;
   image.text = text_segment(*file, address_inside(symbols));
   if (wants_symbols(*file, family, image)) {
     look_inside(*file, symbols, family, image);

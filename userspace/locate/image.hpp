@@ -70,6 +70,7 @@ struct Image {
   bool musl = false;            // its system call wrappers come from musl, with a frame of one word
   TextSegment text;             // the executable PT_LOAD that holds jemalloc
   uint64_t exe_code_vaddr = 0;  // lowest p_vaddr of an executable PT_LOAD
+  uint64_t mallctl_vaddr = 0;   // as linked; 0: no symbol names it
   std::vector<FoundRole> roles;
   std::vector<std::string> missing;  // wanted for this version, not found
   std::vector<ProbeSite> probes;

@@ -141,6 +141,7 @@ static void fields(auto& archive, wire::Is<Image> auto& it) {
   archive(14, it.cache_ind_offset);
   archive(15, it.notes);
   archive(16, it.structures);
+  archive(40, it.mallctl_vaddr);
 }
 
 namespace {
