@@ -34,6 +34,7 @@ struct Raw {
   std::string duration, interval, format = "text", output, image;
   bool events = false, no_refaults = false, strict = false, verbose = false, schema = false, rebuild = false,
        arenas = false;
+  RawCall call;
 };
 
 void add_selection(CLI::App& app, Raw& raw) {
@@ -115,6 +116,14 @@ Result<Options> check(const Raw& raw, Verb verb, std::vector<std::string> comman
   options.rebuild = raw.rebuild;
   options.arenas = raw.arenas;
   TRY(fill_selection(raw, options.selection));
+  ASSIGN_OR_RETURN(options.call, check_call(raw.call));
+  if ((options.call.wanted || verb == Verb::prof) &&
+      (!options.selection.only_pids() || options.selection.pids.size() != 1)) {
+    return fail(Errc::usage, "mallctl is called in one process, named with -p PID");
+  }
+  if (verb == Verb::prof) {
+    ASSIGN_OR_RETURN(options.prof, check_prof(raw.call));
+  }
   if (!raw.duration.empty()) {
     ASSIGN_OR_RETURN(options.duration, parse_duration(raw.duration));
   }
@@ -169,6 +178,10 @@ Parsed parse(int argc, const char* const* argv) {
   add_selection(*stats, raw);
   add_format(*stats, raw);
   stats->add_flag("--arenas", raw.arenas, "one more line for each arena");
+  add_call_options(*stats, raw.call);
+  CLI::App* prof = app.add_subcommand("prof", "jemalloc's heap profiler in a process: dump, on, off");
+  add_selection(*prof, raw);
+  add_prof_options(*prof, raw.call);
   CLI::App* host =
       app.add_subcommand("check", "what this host allows, and what to do about what it does not");
   add_format(*host, raw);
@@ -193,6 +206,8 @@ Parsed parse(int argc, const char* const* argv) {
     verb = Verb::image;
   } else if (stats->parsed()) {
     verb = Verb::stats;
+  } else if (prof->parsed()) {
+    verb = Verb::prof;
   } else if (host->parsed()) {
     verb = Verb::check;
   }

@@ -5,12 +5,13 @@
 #include <string>
 #include <vector>
 
+#include "cli/call_options.hpp"
 #include "discover/selection.hpp"
 #include "util/result.hpp"
 
 namespace jemtrace::cli {
 
-enum class Verb { trace, list, image, stats, check, json_schema };
+enum class Verb { trace, list, image, stats, prof, check, json_schema };
 enum class Format { text, json };
 
 /// The command line, checked.
@@ -29,6 +30,8 @@ struct Options {
   std::string image;  // a file or a pid
   bool rebuild = false;
   bool arenas = false;  // of stats
+  CallOptions call;     // of stats
+  ProfOptions prof;
 };
 
 /// What to do, or what to print and leave with: help and version are no errors.

@@ -40,6 +40,8 @@ Result<int> dispatch(const Options& options) {
       return image(options);
     case Verb::stats:
       return stats(options);
+    case Verb::prof:
+      return prof(options);
     case Verb::check:
       return check(options);
     case Verb::json_schema:

@@ -48,6 +48,8 @@ Result<int> trace(const Options& options);
 Result<int> list(const Options& options);
 Result<int> image(const Options& options);
 Result<int> stats(const Options& options);
+Result<int> stats_by_call(const Options& options);
+Result<int> prof(const Options& options);
 Result<int> check(const Options& options);
 
 }  // namespace jemtrace::cli

@@ -1,9 +1,9 @@
 #include "cli/run.hpp"
+#include "cli/stats_call.hpp"
 #include "collect/inspect.hpp"
 #include "collect/observe.hpp"
 
 namespace jemtrace::cli {
-namespace {
 
 Result<render::StatsReport> report_on(const ProcRoot& proc, const collect::Inspected& process) {
   ASSIGN_OR_RETURN(collect::Look look, collect::look_at(proc, process.info.pid, process.read));
@@ -17,10 +17,11 @@ Result<render::StatsReport> report_on(const ProcRoot& proc, const collect::Inspe
   return report;
 }
 
-}  // namespace
-
 Result<int> stats(const Options& options) {
   const ProcRoot proc;
+  if (options.call.wanted) {
+    return stats_by_call(options);
+  }
   ASSIGN_OR_RETURN(const auto found, collect::inspect(proc, options.selection));
   for (const std::string& note : found.notes) {
     std::fprintf(stderr, "jemtrace: %s\n", note.c_str());

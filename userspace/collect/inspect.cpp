@@ -26,6 +26,20 @@ Error no_jemalloc(const std::string& what) {
   return {Errc::no_target, what + " does not use jemalloc", 0, "jemtrace list shows the processes that do"};
 }
 
+/// A process that uses jemalloc.
+Result<Target> target_with_images(const ProcRoot& proc, pid_t pid, Images& images) {
+  ASSIGN_OR_RETURN(auto process, discover::read_process(proc, pid));
+  Target target(proc, std::move(process));
+  ASSIGN_OR_RETURN(const bool uses, look_at_process(proc, images, target));
+  if (!uses) {
+    if (!images.refused().empty()) {
+      return fail(Errc::unsupported, images.refused().front());
+    }
+    return tl::unexpected(no_jemalloc(fmt::format("pid {} ({})", pid, escape(target.process.comm))));
+  }
+  return target;
+}
+
 }  // namespace
 
 Result<Inspection> inspect(const ProcRoot& proc, const discover::Selection& selection) {
@@ -74,18 +88,24 @@ Result<NamedImage> inspect_file(const std::string& path, bool rebuild) {
 }
 
 Result<NamedImage> inspect_process(const ProcRoot& proc, pid_t pid, bool rebuild) {
-  ASSIGN_OR_RETURN(auto process, discover::read_process(proc, pid));
   Images images(nullptr, rebuild);
-  Target target(proc, std::move(process));
-  ASSIGN_OR_RETURN(const bool uses, look_at_process(proc, images, target));
-  if (!uses) {
-    if (!images.refused().empty()) {
-      return fail(Errc::unsupported, images.refused().front());
-    }
-    return tl::unexpected(no_jemalloc(fmt::format("pid {} ({})", pid, escape(target.process.comm))));
-  }
+  ASSIGN_OR_RETURN(const Target target, target_with_images(proc, pid, images));
   const TracedImage& first = *target.images.front();
   return NamedImage{first.path, first.image, first.cached};
+}
+
+Result<PlacedImages> inspect_placed(const ProcRoot& proc, pid_t pid) {
+  Images images(nullptr);
+  ASSIGN_OR_RETURN(Target target, target_with_images(proc, pid, images));
+  ASSIGN_OR_RETURN(const auto mapped, images.mapped_by(proc, pid));
+  PlacedImages placed{.process = std::move(target.process), .images = {}};
+  for (const jt_target_image& mapping : mapped) {
+    const TracedImage* const found = images.by_index(mapping.image);
+    const locate::TextSegment& text = found->image.text;
+    placed.images.push_back({.named = {found->path, found->image, found->cached},
+                             .bias = mapping.start - mapping.file_offset + text.offset - text.vaddr});
+  }
+  return placed;
 }
 
 }  // namespace jemtrace::collect

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "collect/observe.hpp"
+#include "discover/process.hpp"
 #include "discover/selection.hpp"
 #include "ledger/model.hpp"
 #include "locate/image.hpp"
@@ -41,5 +42,16 @@ struct NamedImage {
 /// `rebuild`: what the cache knows of it is not believed, and replaced.
 Result<NamedImage> inspect_file(const std::string& path, bool rebuild = false);
 Result<NamedImage> inspect_process(const ProcRoot& proc, pid_t pid, bool rebuild = false);
+
+/// All images of a process. `bias`: how far from where it was linked each is mapped.
+struct PlacedImage {
+  NamedImage named;
+  uint64_t bias = 0;
+};
+struct PlacedImages {
+  discover::Process process;
+  std::vector<PlacedImage> images;
+};
+Result<PlacedImages> inspect_placed(const ProcRoot& proc, pid_t pid);
 
 }  // namespace jemtrace::collect

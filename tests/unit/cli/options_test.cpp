@@ -47,18 +47,39 @@ TEST(ParseOptions, gives_selection_to_list) {
   EXPECT_EQ(parsed.options->selection.cgroups, (std::vector<std::string>{"/web"}));
 }
 
+TEST(ParseOptions, calls_mallctl_only_when_told_to) {
+  EXPECT_FALSE(parse_line({"stats", "-p", "1"}).options->call.wanted);
+  const auto parsed = parse_line({"stats", "-p", "1", "--mallctl=call", "--epoch", "--set",
+                                  "dirty_decay_ms=500", "--set", "background_thread=true", "--arena", "3"});
+  ASSERT_TRUE(parsed.options) << parsed.text;
+  EXPECT_TRUE(parsed.options->call.wanted);
+  EXPECT_TRUE(parsed.options->call.epoch);
+  EXPECT_EQ(parsed.options->call.sets.size(), 2U);
+  EXPECT_EQ(parsed.options->call.arena, 3U);
+  EXPECT_EQ(parse_line({"prof", "-p", "1", "--dump", "/tmp/f"}).options->prof.dump, "/tmp/f");
+}
+
 TEST(ParseOptions, refuses_what_makes_no_sense) {
-  for (const auto& args : std::vector<std::vector<const char*>>{{"-p", "x"},
-                                                                {"-p", "0"},
-                                                                {"-d", "10"},
-                                                                {"--no-such"},
-                                                                {"-f", "xml"},
-                                                                {"--user", "no-such-user-here"},
-                                                                {"-p", "1", "--", "prog"},
-                                                                {"list", "--", "prog"},
-                                                                {"--"},
-                                                                {"image"},
-                                                                {"bogus"}}) {
+  for (const auto& args :
+       std::vector<std::vector<const char*>>{{"-p", "x"},
+                                             {"-p", "0"},
+                                             {"-d", "10"},
+                                             {"--no-such"},
+                                             {"-f", "xml"},
+                                             {"--user", "no-such-user-here"},
+                                             {"-p", "1", "--", "prog"},
+                                             {"list", "--", "prog"},
+                                             {"--"},
+                                             {"image"},
+                                             {"stats", "-p", "1,2", "--mallctl=call"},
+                                             {"stats", "-p", "1", "--mallctl=maybe"},
+                                             {"stats", "-p", "1", "--epoch"},
+                                             {"stats", "-p", "1", "--set", "dirty_decay_ms=1"},
+                                             {"stats", "-p", "1", "--mallctl=call", "--arena", "1"},
+                                             {"prof", "-p", "1"},
+                                             {"prof", "-p", "1", "--dump", "relative"},
+                                             {"prof", "-p", "1", "--activate", "--deactivate"},
+                                             {"bogus"}}) {
     const auto parsed = parse_line(args);
     EXPECT_FALSE(parsed.options) << args[0];
     EXPECT_EQ(parsed.exit_status, 2) << args[0];

@@ -18,7 +18,9 @@ constexpr uint64_t futex_command_mask = 0x7f;  // without FUTEX_PRIVATE_FLAG and
 constexpr uint64_t futex_wait_bitset = 9;
 constexpr int64_t erestartnohand = 514;  // the kernel's own: linux/errno.h
 
-/// Interruptible waits of x86-64 that the kernel restarts, or that resumed_result() makes it restart.
+/// Interruptible waits of x86-64 that the kernel restarts, or that resumed_result() makes it restart. Not
+/// wait4 and waitid: the SIGCHLD of a child of a traced thread counts even where it is ignored, and another
+/// thread gets EINTR.
 constexpr int64_t waits[] = {
     0,    // read
     7,    // poll
@@ -29,14 +31,12 @@ constexpr int64_t waits[] = {
     43,   // accept
     45,   // recvfrom
     47,   // recvmsg
-    61,   // wait4
     128,  // rt_sigtimedwait
     130,  // rt_sigsuspend
     202,  // futex
     219,  // restart_syscall: poll, nanosleep or a futex wait with a timeout that was stopped before
     230,  // clock_nanosleep
     232,  // epoll_wait
-    247,  // waitid
     270,  // pselect6
     271,  // ppoll
     281,  // epoll_pwait

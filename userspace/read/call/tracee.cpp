@@ -2,6 +2,7 @@
 
 #include <elf.h>
 #include <fmt/format.h>
+#include <sched.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -27,6 +28,18 @@ SignalsHeld::SignalsHeld() {
 
 SignalsHeld::~SignalsHeld() {
   ::pthread_sigmask(SIG_SETMASK, &before_, nullptr);
+}
+
+Hurry::Hurry() : policy_(::sched_getscheduler(0)) {
+  const sched_param first{.sched_priority = 1};
+  raised_ = policy_ == SCHED_OTHER && ::sched_setscheduler(0, SCHED_FIFO | SCHED_RESET_ON_FORK, &first) == 0;
+}
+
+Hurry::~Hurry() {
+  if (raised_) {
+    const sched_param ordinary{.sched_priority = 0};
+    ::sched_setscheduler(0, policy_, &ordinary);
+  }
 }
 
 #if defined(__x86_64__)
@@ -56,6 +69,7 @@ long trace(int request, pid_t tid, uint64_t address, Data data) {
 
 struct Tracee::State {
   pid_t pid = 0, tid = 0;
+  Hurry hurry;
   SignalsHeld ours;  // before the thread is touched, until it is on its own again
   bool attached = false, stopped = false, prepared = false, group_stop = false;
   user_regs_struct saved{};

@@ -28,6 +28,19 @@ class SignalsHeld {
   sigset_t before_{};
 };
 
+/// Lets us run before others, if we may: a thread that we have stopped waits for us.
+class Hurry {
+ public:
+  Hurry();
+  ~Hurry();
+  Hurry(const Hurry&) = delete;
+  Hurry& operator=(const Hurry&) = delete;
+
+ private:
+  int policy_;
+  bool raised_ = false;
+};
+
 /// One thread of another process, stopped by ptrace(2) while the others run on. The object gives it back as
 /// it was, in the same system call.
 class Tracee {
