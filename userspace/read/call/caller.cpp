@@ -63,13 +63,6 @@ Block lay_out(const Request& request, uint64_t at) {
   return block;
 }
 
-const discover::Mapping* mapping_of(const discover::Mappings& maps, uint64_t address) {
-  const auto& all = maps.all();
-  const auto behind = std::upper_bound(all.begin(), all.end(), address,
-                                       [](uint64_t at, const auto& mapping) { return at < mapping.end; });
-  return behind == all.end() || address < behind->start ? nullptr : &*behind;
-}
-
 std::vector<pid_t> threads_of(const ProcRoot& proc, pid_t pid) {
   // The main thread first: it has used jemalloc, and the programs are rare that end it early.
   std::vector<pid_t> tids = {pid};
@@ -175,7 +168,7 @@ std::optional<Refusal> Caller::look(pid_t tid, BlockedCall& blocked) const {
 }
 
 std::optional<Refusal> Caller::look_at_stack(const Tracee& tracee, const discover::Mappings& maps,
-                                             size_t block_bytes) const {
+                                             size_t block_bytes) {
   const BlockedCall where = tracee.where();
   const discover::Mapping* const stack = mapping_of(maps, where.sp);
   if (stack == nullptr || where.sp % sizeof(uint64_t) != 0) {
@@ -198,11 +191,7 @@ std::optional<Refusal> Caller::look_at_stack(const Tracee& tracee, const discove
   }
   std::vector<uint64_t> words(bytes.size() / sizeof(uint64_t));
   std::memcpy(words.data(), bytes.data(), words.size() * sizeof(uint64_t));
-  words.push_back(where.pc);
-  if (find_return(words, jemalloc_)) {
-    return Refusal{"a function of jemalloc is on its stack, or was and left its address there", false};
-  }
-  std::set<uint64_t> returns;
+  std::set<uint64_t> returns = {where.pc};
   for (const uint64_t word : words) {
     const discover::Mapping* const code = mapping_of(maps, word);
     if (code != nullptr && code->executable) {
@@ -218,7 +207,30 @@ std::optional<Refusal> Caller::look_at_stack(const Tracee& tracee, const discove
   if (handles_signal) {
     return Refusal{"it is in a signal handler", false};
   }
-  return std::nullopt;
+  return look_for_jemalloc({where.sp, words}, where.pc, tracee.frame_pointer(), maps, returns);
+}
+
+std::optional<Refusal> Caller::look_for_jemalloc(const Stack& stack, uint64_t pc, uint64_t bp,
+                                                 const discover::Mappings& maps,
+                                                 const std::set<uint64_t>& returns) {
+  const Refusal inside{"a function of jemalloc is on its stack, or was and left its address there", false};
+  if (find_return({&pc, 1}, jemalloc_)) {
+    return inside;
+  }
+  if (!find_return(stack.words, jemalloc_)) {
+    return std::nullopt;
+  }
+  // Rules are asked for one byte before the address: within the call.
+  std::set<uint64_t> calls;
+  for (const uint64_t address : returns) {
+    calls.insert(address - 1);
+  }
+  if (!rules_.know(maps, calls)) {
+    unknown_ = std::move(calls);  // learned once the thread runs again
+    return inside;
+  }
+  const Walked walked = walk(stack, pc, bp, [&](uint64_t at) { return rules_.at(maps, at); });
+  return find_live_return(stack, walked, jemalloc_) ? std::optional(inside) : std::nullopt;
 }
 
 Result<Caller::Held> Caller::try_thread(pid_t tid, size_t block_bytes, Refusal& refusal) {
@@ -257,7 +269,11 @@ Result<Caller::Held> Caller::try_thread(pid_t tid, size_t block_bytes, Refusal& 
     return give_back(std::move(*why));
   }
   if (auto why = look_at_stack(*tracee, maps, block_bytes)) {
-    return give_back(std::move(*why));
+    auto given_back = give_back(std::move(*why));
+    if (!unknown_.empty()) {
+      rules_.learn(proc_, pid_, maps, std::exchange(unknown_, {}));
+    }
+    return given_back;
   }
   const uint64_t block = (where.sp - red_zone - block_bytes) & ~uint64_t{63};
   // The frame of the call begins with its return address, below the block.

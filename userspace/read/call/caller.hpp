@@ -6,11 +6,13 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
 #include "discover/maps.hpp"
 #include "locate/image.hpp"
+#include "read/call/frames.hpp"
 #include "read/call/safe_point.hpp"
 #include "read/call/tracee.hpp"
 #include "util/file.hpp"
@@ -82,8 +84,10 @@ class Caller {
   Result<Held> try_thread(pid_t tid, size_t block_bytes, Refusal& refusal);
   Status let_go(Held held);
   [[nodiscard]] std::optional<Refusal> look(pid_t tid, BlockedCall& blocked) const;
-  [[nodiscard]] std::optional<Refusal> look_at_stack(const Tracee& tracee, const discover::Mappings& maps,
-                                                     size_t block_bytes) const;
+  std::optional<Refusal> look_at_stack(const Tracee& tracee, const discover::Mappings& maps,
+                                       size_t block_bytes);
+  std::optional<Refusal> look_for_jemalloc(const Stack& stack, uint64_t pc, uint64_t bp,
+                                           const discover::Mappings& maps, const std::set<uint64_t>& returns);
 
   ProcRoot proc_;
   pid_t pid_;
@@ -93,6 +97,8 @@ class Caller {
   uint64_t mallctl_ = 0;  // its address
   uint64_t inode_ = 0;    // of the mapping that it lies in
   std::vector<CodeRange> jemalloc_;
+  FrameRules rules_;
+  std::set<uint64_t> unknown_;  // where a rule was missed
   std::chrono::nanoseconds longest_pause_{0};
   uint64_t stops_ = 0;
 };

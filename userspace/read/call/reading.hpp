@@ -7,7 +7,7 @@ namespace jemtrace::read {
 
 struct CallOptions {
   /// Write "epoch" first: jemalloc takes nearly all its mutexes in turn and counts everything anew. Without
-  /// it stats.* are of the last time that the program did so, and 0 if it never has.
+  /// it stats.* are of the last time that the program did so, or of the first use of mallctl.
   bool epoch = false;
   bool classes = false;  // also the size classes: some hundred calls more
 };

@@ -202,6 +202,10 @@ BlockedCall Tracee::where() const {
           .pc = r.rip};
 }
 
+uint64_t Tracee::frame_pointer() const {
+  return state_->saved.rbp;
+}
+
 bool Tracee::runs_64_bit() const {
   return state_->saved.cs == user_code_64;
 }
@@ -329,6 +333,9 @@ Result<std::unique_ptr<Tracee>> Tracee::seize(pid_t, pid_t) {
 }
 BlockedCall Tracee::where() const {
   return {};
+}
+uint64_t Tracee::frame_pointer() const {
+  return 0;
 }
 bool Tracee::runs_64_bit() const {
   return true;

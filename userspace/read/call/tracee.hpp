@@ -56,6 +56,8 @@ class Tracee {
 
   /// Where it has stopped.
   [[nodiscard]] BlockedCall where() const;
+  /// rbp.
+  [[nodiscard]] uint64_t frame_pointer() const;
   /// False in 32-bit code.
   [[nodiscard]] bool runs_64_bit() const;
   /// True when a signal has stopped the whole process.
