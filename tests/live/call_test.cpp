@@ -301,24 +301,45 @@ TEST(Busy, gets_every_signal_that_comes_meanwhile) {
   EXPECT_GE(block.number("signals") + 1, sent);  // the last one may have met a process at its end
 }
 
+// By another process: who traces its own child takes the news of its end from itself.
 TEST(Busy, may_be_killed_at_any_time) {
   for (int i = 0; i < 10; i++) {
     Process process({workload("busy"), "rounds=1000"});
     process.wait_for_out("start=1");
-    const auto callee = open(process.pid());
     std::thread killer([&] {
-      std::this_thread::sleep_for(milliseconds(20 + 7 * i));
+      std::this_thread::sleep_for(milliseconds(50 + 13 * i));
       process.signal(SIGKILL);
     });
-    for (;;) {
-      const auto reading = read::call(callee->caller(), {.epoch = true});
-      if (!reading) {
-        break;
-      }
-    }
+    Outcome outcome;
+    do {
+      outcome = run_jemtrace(
+          {"stats", "-p", std::to_string(process.pid()), "--mallctl=call", "--epoch", "--classes"});
+    } while (outcome.status == 0);
     killer.join();
+    EXPECT_LT(outcome.status, 4) << outcome.err;
     EXPECT_EQ(process.wait().status, 128 + SIGKILL);
   }
+}
+
+// Who ends in the middle of a call leaves a thread with wrong registers.
+TEST(Busy, goes_on_when_jemtrace_is_interrupted) {
+  const Strings command = {workload("busy"), "rounds=100"};
+  const Block untouched = last_block(Process(command).wait(120s).out);
+  Process process(command);
+  process.wait_for_out("start=1");
+  int interrupted = 0;
+  for (int i = 0; i < 40 && !process.ended(); i++) {
+    Process jemtrace(
+        {jemtrace_path(), "stats", "-p", std::to_string(process.pid()), "--mallctl=call", "--epoch"});
+    std::this_thread::sleep_for(milliseconds(10 + 2 * i));
+    jemtrace.signal(i % 2 == 0 ? SIGINT : SIGTERM);
+    interrupted += jemtrace.wait().status > 128 ? 1 : 0;
+  }
+  const Outcome outcome = process.wait(120s);
+  ASSERT_EQ(outcome.status, 0) << outcome.err;
+  EXPECT_EQ(last_block(outcome.out).number("checksum"), untouched.number("checksum"));
+  EXPECT_EQ(last_block(outcome.out).number("errors"), 0u);
+  EXPECT_GT(interrupted, 0);
 }
 
 TEST(CallProf, says_that_profiling_is_not_enabled) {

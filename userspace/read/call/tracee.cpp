@@ -306,8 +306,13 @@ Status Tracee::release() {
     ::syscall(SYS_tgkill, s.pid, s.tid, signal);
   }
   s.held.clear();
-  if (trace(PTRACE_DETACH, s.tid, 0, 0L) != 0 && status) {
-    status = s.failed("cannot let go of");
+  if (trace(PTRACE_DETACH, s.tid, 0, 0L) != 0) {
+    const int err = errno;
+    int ignored = 0;
+    // It was killed. Its parent hears of that only after us.
+    while (err == ESRCH && ::waitpid(s.tid, &ignored, __WALL) < 0 && errno == EINTR) {
+    }
+    status = s.failed("cannot let go of", err);
   }
   s.attached = s.stopped = false;
   return status;
