@@ -7,6 +7,7 @@
 
 #include "collect/images.hpp"
 #include "collect/target.hpp"
+#include "read/structures.hpp"
 #include "util/text.hpp"
 
 namespace jemtrace::collect {
@@ -101,9 +102,8 @@ Result<PlacedImages> inspect_placed(const ProcRoot& proc, pid_t pid) {
   PlacedImages placed{.process = std::move(target.process), .images = {}};
   for (const jt_target_image& mapping : mapped) {
     const TracedImage* const found = images.by_index(mapping.image);
-    const locate::TextSegment& text = found->image.text;
     placed.images.push_back({.named = {found->path, found->image, found->cached},
-                             .bias = mapping.start - mapping.file_offset + text.offset - text.vaddr});
+                             .bias = read::load_bias(found->image, mapping.start, mapping.file_offset)});
   }
   return placed;
 }

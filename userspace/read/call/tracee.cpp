@@ -24,9 +24,14 @@ SignalsHeld::SignalsHeld() {
     ::sigdelset(&all, fault);
   }
   ::pthread_sigmask(SIG_BLOCK, &all, &before_);
+  // A parent may have left it ignored, and then no stop of a thread would be told.
+  struct sigaction ordinary {};
+  ordinary.sa_handler = SIG_DFL;
+  ::sigaction(SIGCHLD, &ordinary, &child_before_);
 }
 
 SignalsHeld::~SignalsHeld() {
+  ::sigaction(SIGCHLD, &child_before_, nullptr);
   ::pthread_sigmask(SIG_SETMASK, &before_, nullptr);
 }
 
@@ -154,20 +159,28 @@ struct Tracee::State {
     }
   }
 
+  /// All of it is tried: what fails must not keep the rest from being put back.
   Status restore() {
+    Status status;
+    const auto keep = [&status](Status one) {
+      if (status && !one) {
+        status = std::move(one);
+      }
+    };
     if (prepared) {
       prepared = false;
       iovec vectors{xstate.data(), xstate.size()};
       if (trace(PTRACE_SETREGSET, tid, NT_X86_XSTATE, &vectors) != 0) {
-        return failed("cannot restore the vector registers of");
+        keep(failed("cannot restore the vector registers of"));
       }
-      TRY(TargetMemory(pid).write(scratch, scratch_bytes));
-      TRY(set_mask(sigmask));
+      keep(TargetMemory(pid).write(scratch, scratch_bytes));
+      keep(set_mask(sigmask));
     }
     user_regs_struct registers = saved;
     const BlockedCall call{.number = static_cast<int64_t>(saved.orig_rax)};
     registers.rax = resumed_result(call, saved.rax);
-    return set(registers);
+    keep(set(registers));
+    return status;
   }
 };
 

@@ -26,6 +26,7 @@ class SignalsHeld {
 
  private:
   sigset_t before_{};
+  struct sigaction child_before_ {};
 };
 
 /// Lets us run before others, if we may: a thread that we have stopped waits for us.
