@@ -136,18 +136,17 @@ Result<int> stats_by_call(const Options& options) {
     return fail(Errc::gone, fmt::format("pid {} has ended", options.selection.pids.front()));
   }
   collect::Inspected& process = found.processes.front();
-  std::optional<Error> refused;
-  process.read = [&](bool) {
-    auto reading = read_by_call(*callee, options.call);
+  // What the process says of itself completes what its memory shows: that alone has the ranges.
+  ASSIGN_OR_RETURN(const ledger::Reading called, read_by_call(*callee, options.call));
+  process.read = [structures = process.read, &called](bool with_ranges) -> Result<ledger::Reading> {
+    auto reading = structures(with_ranges);
     if (!reading) {
-      refused = reading.error();
+      return called;
     }
+    reading->complete_from(called);
     return reading;
   };
   ASSIGN_OR_RETURN(render::StatsReport report, report_on(proc, process));
-  if (refused) {
-    return tl::unexpected(std::move(*refused));
-  }
   report.arenas = options.arenas;
   ASSIGN_OR_RETURN(const std::unique_ptr<Results> results, Results::open(options, true));
   results->out().stats(report);

@@ -1,5 +1,7 @@
 #include "ledger/reading.hpp"
 
+#include <algorithm>
+
 namespace jemtrace::ledger {
 namespace {
 
@@ -18,6 +20,35 @@ std::optional<uint64_t> sum(const std::vector<ArenaReading>& arenas, uint64_t un
     total = grown;
   }
   return total;
+}
+
+template <typename T>
+void fill(std::optional<T>& mine, const std::optional<T>& other) {
+  if (!mine) {
+    mine = other;
+  }
+}
+
+void fill(DecayReading& mine, const DecayReading& other) {
+  fill(mine.time_ms, other.time_ms);
+  fill(mine.limit_pages, other.limit_pages);
+  fill(mine.npurge, other.npurge);
+  fill(mine.nmadvise, other.nmadvise);
+  fill(mine.purged_pages, other.purged_pages);
+}
+
+void fill(ArenaReading& mine, const ArenaReading& other) {
+  fill(mine.threads, other.threads);
+  fill(mine.active_pages, other.active_pages);
+  fill(mine.dirty.pages, other.dirty.pages);
+  fill(mine.muzzy.pages, other.muzzy.pages);
+  fill(mine.retained.pages, other.retained.pages);
+  fill(mine.dirty_decay, other.dirty_decay);
+  fill(mine.muzzy_decay, other.muzzy_decay);
+  fill(mine.base_bytes, other.base_bytes);
+  fill(mine.internal_bytes, other.internal_bytes);
+  fill(mine.tcache_bytes, other.tcache_bytes);
+  fill(mine.allocated_bytes, other.allocated_bytes);
 }
 
 }  // namespace
@@ -47,6 +78,22 @@ Reading::Total Reading::total(uint64_t page_bytes) const {
   total.internal = sum(arenas, 1, [](const ArenaReading& a) { return a.internal_bytes; });
   total.tcache = sum(arenas, 1, [](const ArenaReading& a) { return a.tcache_bytes; });
   return total;
+}
+
+void Reading::complete_from(const Reading& other) {
+  completed_by = other.method;
+  for (ArenaReading& arena : arenas) {
+    const auto same = std::find_if(other.arenas.begin(), other.arenas.end(),
+                                   [&](const ArenaReading& a) { return a.index == arena.index; });
+    if (same != other.arenas.end()) {
+      fill(arena, *same);
+    }
+  }
+  global = other.global;
+  classes = other.classes;
+  epoch = other.epoch;
+  cost_ns += other.cost_ns;
+  reasons.insert(reasons.end(), other.reasons.begin(), other.reasons.end());
 }
 
 }  // namespace jemtrace::ledger

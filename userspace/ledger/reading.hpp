@@ -61,6 +61,7 @@ const char* name(Method method);
 /// One image of one process at one moment (or as near to one as reading without stopping it allows).
 struct Reading {
   Method method = Method::structures;
+  std::optional<Method> completed_by;  // what `method` did not know came this way
   uint64_t at_ns = 0;    // CLOCK_MONOTONIC
   uint64_t cost_ns = 0;  // of ours; nothing of the target's
   std::vector<ArenaReading> arenas;
@@ -78,6 +79,9 @@ struct Reading {
     std::optional<uint64_t> allocated, active, dirty, muzzy, retained, base, internal, tcache;
   };
   [[nodiscard]] Total total(uint64_t page_bytes) const;
+
+  /// Takes from `other` what is unknown here, arena by arena.
+  void complete_from(const Reading& other);
 };
 
 }  // namespace jemtrace::ledger

@@ -468,7 +468,9 @@ Json arena_reading() {
 }
 
 Json reading() {
-  return object({{"method", choice({"structures", "passive", "call", "configuration"})},
+  const Json method = choice({"structures", "passive", "call", "configuration"});
+  return object({{"method", method},
+                 {"completed_by", described(or_null(method), "what `method` did not know")},
                  {"at_mono_ns", whole()},
                  {"cost_ns", whole()},
                  {"states", reference("states")},

@@ -51,6 +51,7 @@ Json reading_object(const ledger::Reading& reading, uint64_t page_bytes) {
     arenas.push_back(arena_object(arena));
   }
   return {{"method", ledger::name(reading.method)},
+          {"completed_by", reading.completed_by ? Json(ledger::name(*reading.completed_by)) : Json(nullptr)},
           {"at_mono_ns", reading.at_ns},
           {"cost_ns", reading.cost_ns},
           {"states",

@@ -216,6 +216,9 @@ std::string method_words(const StatsReport& report) {
   std::string out;
   if (report.reading) {
     out = fmt::format("jemalloc by {}", ledger::name(report.reading->method));
+    if (report.reading->completed_by) {
+      out += fmt::format(", completed by {}", ledger::name(*report.reading->completed_by));
+    }
     if (report.reading->discarded > 0) {
       out += fmt::format(", {} values thrown away as impossible", human_count(report.reading->discarded));
     }
