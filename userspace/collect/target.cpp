@@ -1,5 +1,7 @@
 #include "collect/target.hpp"
 
+#include <fmt/format.h>
+
 #include <iterator>
 #include <memory>
 
@@ -25,6 +27,62 @@ void append(ledger::Reading& all, ledger::Reading one) {
 }
 
 }  // namespace
+
+namespace {
+
+/// What all arenas have; nullopt when they differ, or one is unknown.
+template <typename Get>
+std::optional<int64_t> common(const std::vector<ledger::ArenaReading>& arenas, Get get) {
+  std::optional<int64_t> value;
+  for (const ledger::ArenaReading& arena : arenas) {
+    const std::optional<int64_t> one = get(arena);
+    if (!one || (value && value != one)) {
+      return std::nullopt;
+    }
+    value = one;
+  }
+  return value;
+}
+
+/// arena.<i>.dirty_decay_ms and its like may have been written since the start.
+void apply_live(ledger::TargetInfo& info, const std::string& option, const std::optional<int64_t>& live) {
+  const auto setting = info.conf.find(option);
+  if (!live || (setting != info.conf.end() && setting->second.value == std::to_string(*live))) {
+    return;
+  }
+  std::string source = "its arenas now";
+  if (setting != info.conf.end()) {
+    source += fmt::format(", {} at its start", setting->second.value);
+  }
+  info.conf[option] = {std::to_string(*live), source};
+}
+
+}  // namespace
+
+void apply_effective(ledger::TargetInfo& info, const ledger::Reading& reading) {
+  const auto defaults =
+      read::default_settings(info.images.empty() ? std::string() : info.images.front().version);
+  for (const auto& [option, value] : reading.options) {
+    const auto asked = info.conf.find(option);
+    if (asked != info.conf.end() && asked->second.value == value) {
+      continue;
+    }
+    const auto usual = defaults.find(option);
+    std::string source =
+        usual != defaults.end() && usual->second.value == value ? usual->second.source : "its memory";
+    if (asked != info.conf.end() && asked->second.source.rfind("default", 0) != 0) {
+      source += fmt::format(", against {} by {}", asked->second.value, asked->second.source);
+    }
+    info.conf[option] = {value, source};
+  }
+  if (!reading.options.empty()) {
+    info.conf_unknown_because.clear();
+  }
+  apply_live(info, "dirty_decay_ms",
+             common(reading.arenas, [](const ledger::ArenaReading& a) { return a.dirty_decay.time_ms; }));
+  apply_live(info, "muzzy_decay_ms",
+             common(reading.arenas, [](const ledger::ArenaReading& a) { return a.muzzy_decay.time_ms; }));
+}
 
 ReadJemalloc reader_of(pid_t pid, const Images& images, std::span<const jt_target_image> mapped) {
   std::vector<MappedImage> readable;
@@ -98,6 +156,11 @@ ledger::TargetInfo describe(const ProcRoot& proc, const Target& target) {
       info.conf[key] = {setting.value, setting.source};
     }
     info.conf_unknown_because = conf.unknown_because;
+  }
+  if (target.read) {
+    if (const auto reading = target.read(false)) {
+      apply_effective(info, *reading);
+    }
   }
   return info;
 }

@@ -218,8 +218,8 @@ void Tracer::adopt(const jt_target& kernel, bool from_its_start) {
   if (target->images.size() == known) {
     return;
   }
-  target->info = describe(proc_, *target);
   target->read = reader_of(target->process.pid, images_, std::span(kernel.images, kernel.n_images));
+  target->info = describe(proc_, *target);
   if (known == 0) {
     sample(*target, totals(*target));
     target->rss.start_bytes = target->rss.end_bytes;

@@ -21,9 +21,17 @@ std::pair<int, int> major_minor(std::string_view version) {
   return {major, minor};
 }
 
-/// Defaults on 64-bit Linux, from jemalloc's include/jemalloc/internal/arena_types.h and src/jemalloc.c at
+void apply(std::map<std::string, Setting>& conf, std::string_view text, const std::string& source) {
+  for (auto& [key, value] : parse_conf(text)) {
+    conf[key] = {value, source};
+  }
+}
+
+}  // namespace
+
+// From jemalloc's include/jemalloc/internal/arena_types.h and src/jemalloc.c at
 /// each tag.
-std::map<std::string, Setting> defaults(const std::string& version) {
+std::map<std::string, Setting> default_settings(const std::string& version) {
   std::map<std::string, Setting> conf;
   const auto [major, minor] = major_minor(version);
   if (major != 5) {
@@ -42,14 +50,6 @@ std::map<std::string, Setting> defaults(const std::string& version) {
   }
   return conf;
 }
-
-void apply(std::map<std::string, Setting>& conf, std::string_view text, const std::string& source) {
-  for (auto& [key, value] : parse_conf(text)) {
-    conf[key] = {value, source};
-  }
-}
-
-}  // namespace
 
 std::map<std::string, std::string> parse_conf(std::string_view text) {
   std::map<std::string, std::string> out;
@@ -92,7 +92,7 @@ Conf read_conf(const ProcRoot& proc, pid_t pid, const std::string& version, cons
   if (!is_intact(*environ)) {
     return {.settings = {}, .unknown_because = "it has overwritten its environment"};
   }
-  Conf conf{.settings = defaults(version), .unknown_because = {}};
+  Conf conf{.settings = default_settings(version), .unknown_because = {}};
   if (conf.settings.empty()) {
     conf.unknown_because = "its version of jemalloc is not known";
   }

@@ -30,6 +30,9 @@ std::string_view find_variable(std::string_view environ, std::string_view name);
 /// (redis-server).
 bool is_intact(std::string_view environ);
 
+/// Defaults on 64-bit Linux, by jemalloc's option names; empty when the version is unknown.
+std::map<std::string, Setting> default_settings(const std::string& version);
+
 /// What the process was started with: defaults of its version, then the name of /etc/<prefix>malloc.conf's
 /// target, then its environment (jemalloc's own order). Options set later through mallctl are not seen here.
 /// `version`: "5.3.0-0-g..."; `variable`: "MALLOC_CONF" or its prefixed form; `prefix`: of the public API.
