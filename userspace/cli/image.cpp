@@ -7,6 +7,25 @@
 namespace jemtrace::cli {
 namespace {
 
+render::StructuresReport to_report(const locate::Structures& found) {
+  render::StructuresReport report{
+      .found_by = found.found_by, .readable = {}, .missing = found.missing, .evidence = found.evidence};
+  const auto add = [&](bool known, std::string what) {
+    if (known) {
+      report.readable.push_back(std::move(what));
+    }
+  };
+  const bool arenas = found.arenas && (found.ind || found.base_layout.ind);
+  add(arenas && found.nactive && !found.dirty.npages.empty(),
+      "active, dirty, muzzy and retained pages of each arena");
+  add(arenas && found.dirty_decay.time_ms, "decay times and limits");
+  add(arenas && found.dirty_counters.npurge, "counters of purges");
+  add(arenas && found.extent.next && !found.dirty.lru.empty(), "ranges of the caches");
+  add(arenas && found.base_layout.blocks, "metadata");
+  add(!found.options.empty(), std::to_string(found.options.size()) + " options");
+  return report;
+}
+
 render::ImageReport to_report(const collect::NamedImage& named) {
   const locate::Image& image = named.image;
   render::ImageReport report{.path = named.path,
@@ -20,7 +39,11 @@ render::ImageReport to_report(const collect::NamedImage& named) {
                              .cached = named.cached,
                              .roles = {},
                              .missing = image.missing,
+                             .structures = {},
                              .notes = image.notes};
+  if (image.structures) {
+    report.structures = to_report(*image.structures);
+  }
   for (const locate::FoundRole& role : image.roles) {
     render::RoleReport row{.role = role.role,
                            .symbol = role.symbol,

@@ -28,6 +28,14 @@ struct RoleReport {
   std::vector<std::string> evidence = {};  // recovered: the facts that agree
 };
 
+/// What can be read of jemalloc's numbers in a process, and by what knowledge.
+struct StructuresReport {
+  std::string found_by;               // "known layout of 5.3.0"; empty: not even that
+  std::vector<std::string> readable;  // "counters of purges"
+  std::vector<std::string> missing;   // and why, one clause each
+  std::vector<std::string> evidence;  // the facts that agree
+};
+
 struct ImageReport {
   std::string path;                              // untrusted
   std::string build_id, version, linkage, tier;  // empty: unknown
@@ -36,8 +44,9 @@ struct ImageReport {
   ledger::Maybe<uint64_t> call_sites;            // known inside the image
   bool cached = false;                           // as it was found earlier
   std::vector<RoleReport> roles;
-  std::vector<std::string> missing;  // roles wanted for this version, not found
-  std::vector<std::string> notes;    // one sentence each
+  std::vector<std::string> missing;            // roles wanted for this version, not found
+  ledger::Maybe<StructuresReport> structures;  // unset: nothing is known
+  std::vector<std::string> notes;              // one sentence each
 };
 
 /// Where the memory of one process is, now.

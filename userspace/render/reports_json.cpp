@@ -77,6 +77,16 @@ Json role_report(const RoleReport& role) {
           {"instruction", text_or_null(role.instruction)}, {"evidence", texts(role.evidence)}};
 }
 
+Json structures_object(const ledger::Maybe<StructuresReport>& structures) {
+  if (!structures) {
+    return nullptr;
+  }
+  return {{"found_by", text_or_null(structures->found_by)},
+          {"readable", texts(structures->readable)},
+          {"missing", texts(structures->missing)},
+          {"evidence", texts(structures->evidence)}};
+}
+
 }  // namespace
 
 Json sampled_value(const ledger::Maybe<ledger::Sampled>& sampled) {
@@ -140,6 +150,7 @@ Json image_line(const ImageReport& report) {
           {"conf_variable", text_or_null(report.conf_variable)},
           {"call_sites", maybe(report.call_sites)},
           {"cached", report.cached},
+          {"structures", structures_object(report.structures)},
           {"notes", texts(report.notes)}};
 }
 

@@ -420,6 +420,11 @@ Json image_line() {
   properties.emplace_back("conf_variable", or_null(string()));
   properties.emplace_back("call_sites", or_null(whole()));
   properties.emplace_back("cached", described(boolean(), "as it was found at an earlier look"));
+  properties.emplace_back("structures", described(or_null(object({{"found_by", or_null(string())},
+                                                                  {"readable", array_of(string())},
+                                                                  {"missing", array_of(string())},
+                                                                  {"evidence", array_of(string())}})),
+                                                  "what can be read out of a process; null: nothing"));
   return object(properties);
 }
 

@@ -158,6 +158,28 @@ std::string missing_list(const ImageReport& report, const TextOptions& options) 
   return out;
 }
 
+/// What can be read out of a process.
+std::string structures_list(const ImageReport& report, const TextOptions& options) {
+  if (!report.structures) {
+    return {};
+  }
+  const StructuresReport& found = *report.structures;
+  std::string out = fmt::format("\n{}\n", bold("STRUCTURES", options));
+  if (!found.found_by.empty()) {
+    out += wrap("  found by", escape(found.found_by), options.width, label_width);
+  }
+  if (!found.readable.empty()) {
+    out += wrap("  readable", joined(found.readable), options.width, label_width);
+  }
+  if (!found.missing.empty()) {
+    out += wrap("  missing", joined(found.missing), options.width, label_width);
+  }
+  if (!found.evidence.empty()) {
+    out += wrap("  evidence", joined(found.evidence), options.width, label_width);
+  }
+  return out;
+}
+
 }  // namespace
 
 std::string list_text(const std::vector<ListRow>& rows, const TextOptions& options) {
@@ -190,7 +212,8 @@ std::string list_text(const std::vector<ListRow>& rows, const TextOptions& optio
 
 std::string image_text(const ImageReport& report, const TextOptions& options) {
   std::string out = image_heading(report, options) + roles_table(report, options) +
-                    evidence_list(report, options) + missing_list(report, options);
+                    evidence_list(report, options) + missing_list(report, options) +
+                    structures_list(report, options);
   for (const std::string& note : report.notes) {
     out += wrap("note", escape(note), options.width, label_width);
   }
