@@ -245,7 +245,9 @@ void read_on(Process& process, int most, Tally& tally) {
     const auto reading = read::call((*callee)->caller(), {.epoch = tally.readings % 2 == 0});
     if (reading) {
       tally.readings++;
-    } else if (reading.error().code != Errc::gone && !process.ended()) {
+    } else if (reading.error().code == Errc::gone) {
+      break;
+    } else if (!process.ended()) {
       tally.refused++;
       tally.refusal = reading.error().message();
     }

@@ -15,6 +15,8 @@
 #include <cerrno>
 #include <vector>
 
+#include "util/file.hpp"
+
 namespace jemtrace::read {
 
 SignalsHeld::SignalsHeld() {
@@ -65,6 +67,12 @@ constexpr size_t kernel_sigset = 8;
 /// Signals that an instruction raises. They cannot wait: blocked, the kernel kills.
 constexpr std::array faults = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGSYS};
 
+constexpr int any_event = WEXITED | WSTOPPED | __WALL;
+
+bool is_end(const siginfo_t& event) {
+  return event.si_code == CLD_EXITED || event.si_code == CLD_KILLED || event.si_code == CLD_DUMPED;
+}
+
 template <typename Data>
 long trace(int request, pid_t tid, uint64_t address, Data data) {
   return ::ptrace(static_cast<__ptrace_request>(request), tid, address, data);
@@ -89,6 +97,24 @@ struct Tracee::State {
     return fail_errno(fmt::format("{} thread {} of pid {}", what, tid, pid), err);
   }
 
+  tl::unexpected<Error> has_ended() {
+    attached = false;
+    return fail(Errc::gone, fmt::format("thread {} of pid {} has ended", tid, pid));
+  }
+
+  /// Its parent hears of the end of a traced process only after us; where we are the parent, it is for
+  /// whoever of us started it.
+  void take_end() const {
+    const auto status = ProcRoot().read(pid, "status", 65536);
+    const std::string ours = fmt::format("\nPPid:\t{}\n", ::getpid());
+    if (tid == pid && status && status->find(ours) != std::string::npos) {
+      return;
+    }
+    int ignored = 0;
+    while (::waitpid(tid, &ignored, __WALL) < 0 && errno == EINTR) {
+    }
+  }
+
   /// The status of its next stop. Its end is Errc::gone.
   Result<int> wait(std::chrono::milliseconds limit, const std::function<void()>& slow) {
     const auto begin = std::chrono::steady_clock::now();
@@ -97,15 +123,19 @@ struct Tracee::State {
     ::sigemptyset(&child);
     ::sigaddset(&child, SIGCHLD);
     for (;;) {
+      siginfo_t next{};
+      if (::waitid(P_PID, static_cast<id_t>(tid), &next, any_event | WNOHANG | WNOWAIT) != 0 &&
+          errno != EINTR) {
+        return has_ended();
+      }
       int status = 0;
-      const pid_t got = ::waitpid(tid, &status, __WALL | WNOHANG);
-      if (got == tid && WIFSTOPPED(status)) {
+      if (next.si_pid == tid && is_end(next)) {
+        take_end();
+        return has_ended();
+      }
+      if (next.si_pid == tid && ::waitpid(tid, &status, __WALL | WNOHANG) == tid) {
         stopped = true;
         return status;
-      }
-      if ((got < 0 && errno != EINTR) || (got == tid && !WIFSTOPPED(status))) {
-        attached = false;
-        return fail(Errc::gone, fmt::format("thread {} of pid {} has ended", tid, pid));
       }
       // Each stop sends SIGCHLD, which stays pending as it is blocked.
       const timespec slice{0, 20'000'000};
@@ -321,9 +351,8 @@ Status Tracee::release() {
   s.held.clear();
   if (trace(PTRACE_DETACH, s.tid, 0, 0L) != 0) {
     const int err = errno;
-    int ignored = 0;
-    // It was killed. Its parent hears of that only after us.
-    while (err == ESRCH && ::waitpid(s.tid, &ignored, __WALL) < 0 && errno == EINTR) {
+    if (err == ESRCH) {
+      s.take_end();  // it was killed
     }
     status = s.failed("cannot let go of", err);
   }
