@@ -137,6 +137,11 @@ TEST_P(Stats, retained_that_a_huge_page_refilled_is_resident) {
   EXPECT_GT(part(stats, "retained"), 8 * mib) << stats.dump(1);
 }
 
+TEST_P(Stats, huge_pages_of_which_a_part_was_purged) {
+  const Held held(GetParam(), "retained", "dirty_decay_ms:-1,muzzy_decay_ms:0,thp:always");
+  check(held);
+}
+
 TEST_P(Stats, fragmented) {
   const Held held(GetParam(), "fragmented", "dirty_decay_ms:-1");
   const Json stats = check(held);
@@ -161,6 +166,31 @@ TEST_P(Stats, a_heap_that_is_not_jemallocs) {
 
 INSTANTIATE_TEST_SUITE_P(Linkage, Stats, ::testing::Values("held", "static_held", "stripped_held"),
                          [](const auto& info) { return info.param; });
+
+LIVE_TEST(StatsRedis, sums_to_rss) {
+  const std::string port = std::to_string(21000 + ::getpid() % 20000);
+  Process redis({"redis-server", "--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"},
+                {.environment = {{"MALLOC_CONF", "dirty_decay_ms:200,muzzy_decay_ms:60000"}}});
+  redis.wait_for_out("Ready to accept connections");
+  const Outcome load =
+      Process({"redis-benchmark", "-p", port, "-q", "-t", "set", "-n", "100000", "-r", "100000", "-d", "400"})
+          .wait(120s);
+  ASSERT_EQ(load.status, 0) << load.err;
+  ASSERT_EQ(Process({"redis-cli", "-p", port, "flushall"}).wait().status, 0);
+  const Outcome outcome = run_jemtrace({"stats", "-f", "json", "-p", std::to_string(redis.pid())});
+  ASSERT_EQ(outcome.status, 0) << outcome.err;
+  const Json stats = Json::parse(outcome.out);
+  expect_sums_to_rss(stats, redis.pid());
+  EXPECT_EQ(stats.at("reading").at("method"), "structures");
+}
+
+LIVE_TEST(StatsBadInput, a_process_that_is_gone_or_has_no_jemalloc) {
+  EXPECT_EQ(run_jemtrace({"stats", "-p", "1073741823"}).status, 1);
+  Process other({"/bin/sleep", "20"});
+  const Outcome none = run_jemtrace({"stats", "-p", std::to_string(other.pid())});
+  EXPECT_EQ(none.status, 3);
+  EXPECT_NE(none.err.find("nothing selected uses jemalloc"), std::string::npos);
+}
 
 /// A memory cgroup (version 1, as these hosts have it) of its own.
 class MemoryCgroup {

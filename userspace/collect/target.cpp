@@ -59,9 +59,15 @@ void apply_live(ledger::TargetInfo& info, const std::string& option, const std::
 
 }  // namespace
 
-void apply_effective(ledger::TargetInfo& info, const ledger::Reading& reading) {
+bool apply_effective(ledger::TargetInfo& info, const ledger::Reading& reading) {
   const auto defaults =
       read::default_settings(info.images.empty() ? std::string() : info.images.front().version);
+  // Until its first arena exists jemalloc has not looked at its settings; their number of arenas is still 0
+  // for a moment then.
+  const auto narenas = reading.options.find("narenas");
+  if (reading.arenas.empty() || (narenas != reading.options.end() && narenas->second == "0")) {
+    return false;
+  }
   for (const auto& [option, value] : reading.options) {
     const auto asked = info.conf.find(option);
     if (asked != info.conf.end() && asked->second.value == value) {
@@ -75,13 +81,12 @@ void apply_effective(ledger::TargetInfo& info, const ledger::Reading& reading) {
     }
     info.conf[option] = {value, source};
   }
-  if (!reading.options.empty()) {
-    info.conf_unknown_because.clear();
-  }
+  info.conf_unknown_because.clear();
   apply_live(info, "dirty_decay_ms",
              common(reading.arenas, [](const ledger::ArenaReading& a) { return a.dirty_decay.time_ms; }));
   apply_live(info, "muzzy_decay_ms",
              common(reading.arenas, [](const ledger::ArenaReading& a) { return a.muzzy_decay.time_ms; }));
+  return true;
 }
 
 ReadJemalloc reader_of(pid_t pid, const Images& images, std::span<const jt_target_image> mapped) {
@@ -159,7 +164,7 @@ ledger::TargetInfo describe(const ProcRoot& proc, const Target& target) {
   }
   if (target.read) {
     if (const auto reading = target.read(false)) {
-      apply_effective(info, *reading);
+      info.conf_is_effective = apply_effective(info, *reading);
     }
   }
   return info;

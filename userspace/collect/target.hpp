@@ -51,8 +51,9 @@ ledger::TargetInfo describe(const ProcRoot& proc, const Target& target);
 ledger::ImageInfo describe(const TracedImage& image);
 
 /// Settings as they are, over those that were asked for: the options as jemalloc understood them when it
-/// started, and the decay times that its arenas have now. Where the two differ, both are said.
-void apply_effective(ledger::TargetInfo& info, const ledger::Reading& reading);
+/// started, and the decay times that its arenas have now. Where the two differ, both are said. False while it
+/// has not started: nothing is applied.
+bool apply_effective(ledger::TargetInfo& info, const ledger::Reading& reading);
 
 /// Reads jemalloc's numbers out of the process's memory: of all its images, the arenas of one behind those of
 /// the other. Fails with the reason where none of them can be read.

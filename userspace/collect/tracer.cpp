@@ -489,6 +489,9 @@ void Tracer::read_states(Target& target) {
   if (!reading) {
     return;
   }
+  if (!target.info.conf_is_effective) {
+    target.info.conf_is_effective = apply_effective(target.info, *reading);
+  }
   const auto total = reading->total(static_cast<uint64_t>(::sysconf(_SC_PAGESIZE)));
   target.states = {.allocated_bytes = total.allocated,
                    .active_bytes = total.active,

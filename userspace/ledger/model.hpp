@@ -55,6 +55,7 @@ struct TargetInfo {
   std::string comm, exe, cgroup;  // untrusted
   std::vector<ImageInfo> images;
   std::map<std::string, Setting> conf;  // by jemalloc's option names; absent: unknown
+  bool conf_is_effective = false;       // as the process has them, not only as they were asked for
   std::string conf_unknown_because;     // a clause, when `conf` is empty
 };
 

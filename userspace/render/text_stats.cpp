@@ -136,11 +136,36 @@ std::string parts_table(const Account& account, const TextOptions& options) {
   return out + dim("RESIDENT: what the kernel holds. JEMALLOC: what its own books say.", options) + "\n\n";
 }
 
+/// What an arena holds by its books, in the marks of the bar above; `whole` is as wide as `width`.
+std::string arena_bar(const ledger::ArenaReading& arena, uint64_t whole, size_t width) {
+  std::string out;
+  uint64_t so_far = 0;
+  const auto draw = [&](const ledger::Maybe<uint64_t>& pages, char mark) {
+    so_far += pages.value_or(0);
+    const auto end = static_cast<size_t>(
+        std::llround(static_cast<double>(so_far) / static_cast<double>(whole) * static_cast<double>(width)));
+    out.append(end - std::min(end, out.size()), mark);
+  };
+  draw(arena.active_pages, '#');
+  draw(arena.dirty.pages, 'd');
+  draw(arena.muzzy.pages, '~');
+  return out;
+}
+
+uint64_t pages_held(const ledger::ArenaReading& arena) {
+  return arena.active_pages.value_or(0) + arena.dirty.pages.value_or(0) + arena.muzzy.pages.value_or(0);
+}
+
 std::string arenas_table(const StatsReport& report, const TextOptions& options) {
+  constexpr size_t bar_width = 20;
   std::vector<std::vector<std::string>> rows;
   const auto decay_ms = [](const ledger::DecayReading& decay) {
     return decay.time_ms ? decay_time(std::to_string(*decay.time_ms)) : "-";
   };
+  uint64_t whole = 1;
+  for (const ledger::ArenaReading& arena : report.reading->arenas) {
+    whole = std::max(whole, pages_held(arena));
+  }
   for (const ledger::ArenaReading& arena : report.reading->arenas) {
     rows.push_back({std::to_string(arena.index), number_or_dash(arena.threads),
                     pages_or_dash(arena.active_pages, report.page_bytes),
@@ -148,8 +173,7 @@ std::string arenas_table(const StatsReport& report, const TextOptions& options) 
                     pages_or_dash(arena.muzzy.pages, report.page_bytes),
                     pages_or_dash(arena.retained.pages, report.page_bytes),
                     fmt::format("{}/{}", decay_ms(arena.dirty_decay), decay_ms(arena.muzzy_decay)),
-                    number_or_dash(arena.dirty_decay.npurge), number_or_dash(arena.dirty_decay.nmadvise),
-                    number_or_dash(arena.dirty_decay.purged_pages)});
+                    arena_bar(arena, whole, bar_width)});
   }
   Columns columns({{"ARENA"},
                    {"THREADS", 0, false, 0, "THR"},
@@ -158,16 +182,15 @@ std::string arenas_table(const StatsReport& report, const TextOptions& options) 
                    {"MUZZY"},
                    {"RETAINED"},
                    {"DECAY"},
-                   {"NPURGE", 0, false, 3},
-                   {"NMADVISE", 0, false, 2},
-                   {"PURGED", 0, false, 1}},
+                   {"", 0, true, 0, "", 8}},
                   options.width);
   columns.fit(rows);
   std::string out = '\n' + bold(columns.header(), options) + '\n';
   for (const auto& row : rows) {
     out += columns.row(row) + '\n';
   }
-  return out + dim("DECAY: dirty/muzzy. NPURGE, NMADVISE, PURGED (pages): of dirty memory", options) + '\n';
+  return out + dim("By jemalloc's books. THREADS: assigned to it. DECAY: of dirty/of muzzy pages.", options) +
+         '\n';
 }
 
 std::string active_words(const Account& account) {

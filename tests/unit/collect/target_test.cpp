@@ -58,6 +58,18 @@ TEST(Effective, decay_times_written_since_the_start_win) {
   EXPECT_EQ(info.conf.at("dirty_decay_ms").value, "10000");
 }
 
+TEST(Effective, before_jemalloc_has_started_nothing_is_believed) {
+  ledger::TargetInfo info = target();
+  ledger::Reading early = reading(0, 0);
+  early.options["narenas"] = "0";
+  EXPECT_FALSE(apply_effective(info, early));
+  early = reading(0, 0);
+  early.arenas.clear();
+  EXPECT_FALSE(apply_effective(info, early));
+  EXPECT_TRUE(info.conf.empty());
+  EXPECT_TRUE(apply_effective(info, reading(10000, 10000)));
+}
+
 TEST(Effective, nothing_read_changes_nothing) {
   ledger::TargetInfo info = target();
   info.conf_unknown_because = "its environment cannot be read";
