@@ -24,6 +24,36 @@ CallSite call_site(uint64_t offset) {
 }
 
 /// No field has its default.
+Structures sample_structures() {
+  Structures s;
+  s.found_by = "known layout of 5.3.0";
+  s.arenas = 0xcd6c0;
+  s.max_arenas = 17;
+  s.narenas_total = Global{0xd5808, 4, true, Global::Kind::boolean, {"x"}};
+  s.page_shift = 14;
+  s.stats = false;
+  s.nthreads = 1;
+  s.nactive = 2;
+  s.ind = 3;
+  s.base = 4;
+  s.internal = 5;
+  s.dirty = {{6, 7}, 8, 9, {10, 11}};
+  s.muzzy = {{12}, 13, std::nullopt, {14}};
+  s.retained = {{15}, std::nullopt, 16, {17}};
+  s.dirty_decay = {18, 19, 20, 21, 22, 23, 24};
+  s.muzzy_decay = {25, 26, 27, 28, std::nullopt, 29, 30};
+  s.dirty_counters = {31, 32, 33, 34};
+  s.muzzy_counters = {std::nullopt, 35, 36, 37};
+  s.extent = {38, 39, 40, 41, 17, 3};
+  s.base_layout = {42, 43, 44};
+  s.options["thp"] = {0x1234, 4, false, Global::Kind::choice, {"default", "always"}};
+  s.options["dss"] = {0x5678, 8, false, Global::Kind::text, {}};
+  s.evidence = {"seen"};
+  s.missing = {"not seen"};
+  return s;
+}
+
+/// No field has its default.
 Image sample() {
   Image image;
   image.build_id = "0123456789abcdef";
@@ -45,6 +75,7 @@ Image sample() {
   image.call_sites = {call_site(0x2110), call_site(0x2120), call_site(0x2130)};
   image.cache_state_offset = 112;
   image.cache_ind_offset = 116;
+  image.structures = sample_structures();
   image.notes = {"one", "two"};
   return image;
 }
@@ -56,6 +87,41 @@ const Image& image_of(const std::optional<Outcome>& outcome) {
 
 bool readable(const Image& image) {
   return decode(encode(Outcome(image))).has_value();
+}
+
+TEST(ImageFile, gives_back_the_structures) {
+  const auto outcome = decode(encode(Outcome(sample())));
+  ASSERT_TRUE(outcome && *outcome && **outcome);
+  ASSERT_TRUE(image_of(outcome).structures);
+  const Structures& s = *image_of(outcome).structures;
+  EXPECT_EQ(s.arenas, 0xcd6c0U);
+  EXPECT_EQ(s.narenas_total.value_or(Global{}).vaddr, 0xd5808U);
+  EXPECT_FALSE(s.stats);
+  EXPECT_THAT(s.dirty.npages, ElementsAre(6U, 7U));
+  EXPECT_FALSE(s.muzzy.ind);
+  EXPECT_EQ(s.retained.ind, 16U);
+  EXPECT_EQ(s.muzzy_decay.backlog, 30U);
+  EXPECT_FALSE(s.muzzy_decay.npages_limit);
+  EXPECT_EQ(s.dirty_counters.through, 31U);
+  EXPECT_EQ(s.extent.state_width, 3U);
+  EXPECT_EQ(s.base_layout.allocated, 44U);
+  ASSERT_TRUE(s.options.contains("thp"));
+  EXPECT_THAT(s.options.at("thp").names, ElementsAre("default", "always"));
+  EXPECT_EQ(s.options.at("dss").kind, Global::Kind::text);
+  EXPECT_THAT(s.missing, ElementsAre("not seen"));
+}
+
+TEST(ImageFile, refuses_structures_that_cannot_be) {
+  for (const auto& damage : std::vector<void (*)(Structures&)>{
+           [](Structures& s) { s.max_arenas = 1 << 30; }, [](Structures& s) { s.page_shift = 60; },
+           [](Structures& s) { s.nactive = 0xffffffff; }, [](Structures& s) { s.dirty.npages.resize(9); },
+           [](Structures& s) { s.retained.lru = {0xffffff00}; },
+           [](Structures& s) { s.extent.state_shift = 64; }, [](Structures& s) { s.options["thp"].size = 3; },
+           [](Structures& s) { s.options["dss"].size = 1; }}) {
+    Image image = sample();
+    damage(*image.structures);
+    EXPECT_FALSE(readable(image));
+  }
 }
 
 TEST(ImageFile, gives_back_every_field) {
