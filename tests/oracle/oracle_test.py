@@ -54,6 +54,10 @@ ALIASES = {
 # How many of COUNTED are found at least, by jemalloc's version and who compiled it.
 LEAST = {"bullseye": 16, "bookworm": 22, "trixie": 22, "sid": 22, "rust": 17, "ripgrep": 22}
 
+LEAST_OPTIONS = 18
+# Of options whose variable has another name than they.
+VARIABLES = {"zero_realloc": "opt_zero_realloc_action"}
+
 
 def inspect(image, jemtrace=JEMTRACE, **options):
     """`jemtrace image` of a file, parsed."""
@@ -104,14 +108,26 @@ class OracleTest(unittest.TestCase):
             self.skipTest(error)
 
     def expect_right(self, image, real):
-        """Every role of the image is where it should be, and those that exactness needs are there. Returns all."""
-        found = addresses(image, inspect(image))
+        """Every role of the image is where it should be, and those that exactness needs are there, as are the variables
+        that a reading needs. Returns all roles."""
+        report = inspect(image)
+        self.expect_structures(report["structures"], real)
+        found = addresses(image, report)
         right = lambda role: real.of_role(role) | real.of_role(ALIASES.get(role, role))
         wrong = {role: f"{address:#x} instead of {sorted(map(hex, right(role)))}"
                  for role, address in found.items() if address not in right(role)}
         self.assertEqual({}, wrong)
         self.assertEqual(set(), {role for role in EXACTNESS - found.keys() if real.of_role(role)}, "not found")
         return found
+
+    def expect_structures(self, structures, real):
+        self.assertIsNotNone(structures)
+        self.assertIn(int(structures["arenas"], 16), real.of_object("arenas"))
+        wrong = {option: address for option, address in structures["options"].items()
+                 if int(address, 16) not in real.of_object(VARIABLES.get(option, "opt_" + option))}
+        self.assertEqual({}, wrong)
+        self.assertGreaterEqual(len(structures["options"]), LEAST_OPTIONS)
+        self.assertRegex(structures["found_by"] or "", "^known layout of 5[.][0-9]")
 
     def expect_located(self, image, real, least):
         """As expect_right, of a stripped image: at least `least` roles of COUNTED."""

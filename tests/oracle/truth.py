@@ -17,6 +17,7 @@ from elftools.elf.elffile import ELFFile
 # Bytes that the linker writes at a relocation, as (before, after) its offset: the field, and for loads from the GOT
 # that it relaxes (psABI, B.2) the instruction before it. x86-64 relocation types by their numbers.
 R_64, R_GOTPCRELX, R_REX_GOTPCRELX = 1, 41, 42
+LEA = 0x8d
 WRITTEN = {R_64: (0, 8), R_GOTPCRELX: (2, 4), R_REX_GOTPCRELX: (3, 4)}
 WRITTEN_OTHERWISE = (0, 4)
 
@@ -27,10 +28,15 @@ class Truth:
 
     def __init__(self):
         self.functions = {}
+        self.objects = {}  # variables, likewise
         self.placed_bytes = self.all_bytes = 0  # of the archive's code
 
     def add(self, name, address):
         self.functions.setdefault(name, set()).add(address)
+
+    def of_object(self, name):
+        return {address for spelled, addresses in self.objects.items() for address in addresses
+                if role_of(spelled) == name}
 
     def of_role(self, role):
         """The addresses of a function by jemalloc's name for it: without the prefix of private names, and as whatever
@@ -54,6 +60,8 @@ def from_symbols(path):
         for symbol in table.iter_symbols():
             if symbol["st_info"]["type"] == "STT_FUNC" and symbol["st_shndx"] != "SHN_UNDEF":
                 truth.add(symbol.name, symbol["st_value"])
+            elif symbol["st_info"]["type"] == "STT_OBJECT":
+                truth.objects.setdefault(symbol.name, set()).add(symbol["st_value"])
     return truth
 
 
@@ -83,6 +91,21 @@ def place_object(elf, text, text_address, truth):
         for symbol in elf.get_section_by_name(".symtab").iter_symbols():
             if symbol["st_shndx"] == index and symbol["st_info"]["type"] == "STT_FUNC":
                 truth.add(symbol.name, text_address + places[0] + symbol["st_value"])
+        place_variables(elf, index, text, text_address, places[0], truth)
+
+
+def place_variables(elf, index, text, text_address, place, truth):
+    """What code loads through the GOT: where the linker knew the address it has put it into the instruction instead, a
+    lea of so many bytes from its end."""
+    for section in elf.iter_sections():
+        if section["sh_type"] != "SHT_RELA" or section["sh_info"] != index:
+            continue
+        for entry in section.iter_relocations():
+            at = place + entry["r_offset"]
+            if entry["r_info_type"] == R_REX_GOTPCRELX and text[at - 2] == LEA:
+                name = elf.get_section(section["sh_link"]).get_symbol(entry["r_info_sym"]).name
+                distance = int.from_bytes(text[at:at + 4], "little", signed=True)
+                truth.objects.setdefault(name, set()).add(text_address + at + 4 + distance)
 
 
 def fixed_pieces(elf, index):

@@ -8,13 +8,20 @@ namespace jemtrace::cli {
 namespace {
 
 render::StructuresReport to_report(const locate::Structures& found) {
-  render::StructuresReport report{
-      .found_by = found.found_by, .readable = {}, .missing = found.missing, .evidence = found.evidence};
+  render::StructuresReport report{.found_by = found.found_by,
+                                  .arenas = found.arenas,
+                                  .options = {},
+                                  .readable = {},
+                                  .missing = found.missing,
+                                  .evidence = found.evidence};
   const auto add = [&](bool known, std::string what) {
     if (known) {
       report.readable.push_back(std::move(what));
     }
   };
+  for (const auto& [option, global] : found.options) {
+    report.options[option] = global.vaddr;
+  }
   const bool arenas = found.arenas && (found.ind || found.base_layout.ind);
   add(arenas && found.nactive && !found.dirty.npages.empty(),
       "active, dirty, muzzy and retained pages of each arena");

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -30,10 +31,12 @@ struct RoleReport {
 
 /// What can be read of jemalloc's numbers in a process, and by what knowledge.
 struct StructuresReport {
-  std::string found_by;               // "known layout of 5.3.0"; empty: not even that
-  std::vector<std::string> readable;  // "counters of purges"
-  std::vector<std::string> missing;   // and why, one clause each
-  std::vector<std::string> evidence;  // the facts that agree
+  std::string found_by;                     // "known layout of 5.3.0"; empty: not even that
+  ledger::Maybe<uint64_t> arenas;           // address of the array, as linked
+  std::map<std::string, uint64_t> options;  // addresses of opt_*, as linked
+  std::vector<std::string> readable;        // "counters of purges"
+  std::vector<std::string> missing;         // and why, one clause each
+  std::vector<std::string> evidence;        // the facts that agree
 };
 
 struct ImageReport {

@@ -81,7 +81,13 @@ Json structures_object(const ledger::Maybe<StructuresReport>& structures) {
   if (!structures) {
     return nullptr;
   }
+  Json options = Json::object();
+  for (const auto& [option, address] : structures->options) {
+    options[escape(option)] = hex(address);
+  }
   return {{"found_by", text_or_null(structures->found_by)},
+          {"arenas", structures->arenas ? hex(*structures->arenas) : Json(nullptr)},
+          {"options", options},
           {"readable", texts(structures->readable)},
           {"missing", texts(structures->missing)},
           {"evidence", texts(structures->evidence)}};

@@ -421,6 +421,8 @@ Json image_line() {
   properties.emplace_back("call_sites", or_null(whole()));
   properties.emplace_back("cached", described(boolean(), "as it was found at an earlier look"));
   properties.emplace_back("structures", described(or_null(object({{"found_by", or_null(string())},
+                                                                  {"arenas", or_null(hex_string())},
+                                                                  {"options", map_of(hex_string())},
                                                                   {"readable", array_of(string())},
                                                                   {"missing", array_of(string())},
                                                                   {"evidence", array_of(string())}})),

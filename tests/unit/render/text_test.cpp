@@ -420,6 +420,12 @@ COST of a probe hit: 0.6 us if the kernel emulates it, up to 16 us if it steps
 MISSING
   extent_record  oversize extents purged inside free() are not told from other
                  purges
+
+STRUCTURES
+  found by known layout of 5.3.0
+  readable decay times and limits; metadata
+  missing  counters: built without statistics
+  evidence layout of 5.3.0: 11 of 12 of its distances are in the code
 note       The separate debug file was built from another source tree.
 )");
 }
