@@ -17,9 +17,9 @@ Status ProcessMemory::read(std::span<Piece> pieces) const {
     for (size_t i = 0; i < n; ++i) {
       const Piece& piece = pieces[at + i];
       ours[i] = {piece.into.data(), piece.into.size()};
-      // An address of the target, which is no pointer here.
-      theirs[i] = {reinterpret_cast<void*>(piece.address),
-                   piece.into.size()};  // NOLINT(performance-no-int-to-ptr)
+      // An address of the target, which is no pointer here. NOLINTNEXTLINE(performance-no-int-to-ptr)
+      theirs[i].iov_base = reinterpret_cast<void*>(piece.address);
+      theirs[i].iov_len = piece.into.size();
     }
     const ssize_t got = ::process_vm_readv(pid_, ours.data(), n, theirs.data(), n, 0);
     if (got < 0 && errno != EFAULT) {

@@ -58,7 +58,7 @@ class Follower {
       return {in.immediate, {}, {}};
     }
     if (in.adds_constant) {
-      for (uint8_t reg = 0; reg < values_.size(); ++reg) {
+      for (size_t reg = 0; reg < values_.size(); ++reg) {
         if ((in.writes >> reg & 1) != 0) {
           note_member(values_[reg], static_cast<int64_t>(*in.immediate));
         }
