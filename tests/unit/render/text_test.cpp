@@ -505,9 +505,9 @@ read       jemalloc by structures, 2 values thrown away as impossible; the
 uncertain  40.0 MB may belong to another line: nothing tells whose these
            mappings are
 
-ARENA THREADS  ACTIVE  DIRTY   MUZZY RETAINED        DECAY NPURGE NMADVISE PURGED
-    0       4 1.27 GB 300 MB 1.76 GB  2.00 GB 500 ms/never     12      340 56 789
-DECAY: dirty/muzzy. NPURGE, NMADVISE, PURGED (pages): of dirty memory
+ARENA THREADS  ACTIVE  DIRTY   MUZZY RETAINED        DECAY
+    0       4 1.27 GB 300 MB 1.76 GB  2.00 GB 500 ms/never ########d~~~~~~~~~~~
+By jemalloc's books. THREADS: assigned to it. DECAY: of dirty/of muzzy pages.
 )");
 }
 
