@@ -13,8 +13,7 @@ Result<int> list(const Options& options) {
   for (const collect::Inspected& process : found.processes) {
     render::ListRow row{.target = process.info};
     // Asked for once and by hand: the costly read is worth it here.
-    sample::Sampler sampler(proc, process.info.pid);
-    if (const auto memory = sampler.sample(true)) {
+    if (const auto memory = sample::memory_now(proc, process.info.pid)) {
       row.sample.rss_bytes = ledger::Sampled{memory->rss_bytes, "statm", 0};
       if (memory->lazyfree_bytes) {
         row.sample.lazyfree_bytes = ledger::Sampled{*memory->lazyfree_bytes, "smaps_rollup", 0};

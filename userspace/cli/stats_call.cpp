@@ -13,9 +13,7 @@ namespace jemtrace::cli {
 namespace {
 
 std::optional<uint64_t> rss_of(pid_t pid) {
-  const ProcRoot proc;
-  sample::Sampler sampler(proc, pid);
-  const auto memory = sampler.sample(false);
+  const auto memory = sample::memory_now(ProcRoot(), pid);
   return memory ? std::optional(memory->rss_bytes) : std::nullopt;
 }
 

@@ -38,28 +38,65 @@ std::optional<SmapsRollup> parse_smaps_rollup(std::string_view text) {
 
 void Budget::spent(Clock::time_point now, Clock::duration cost) {
   total_ += cost;
+  save_for(now, cost);
+}
+
+void Budget::save_for(Clock::time_point now, Clock::duration cost) {
   next_ = now + std::chrono::duration_cast<Clock::duration>(cost / share_);
 }
 
-Result<Memory> Sampler::sample(bool lazyfree_may_have_changed) {
-  ASSIGN_OR_RETURN(const std::string text, proc_.read(pid_, "statm", 4096));
+std::chrono::nanoseconds expected_rollup_cost(uint64_t rss_bytes) {
+  constexpr uint64_t bytes_per_ns = 179;  // 6 ms per GB
+  return std::chrono::nanoseconds(rss_bytes / bytes_per_ns);
+}
+
+namespace {
+
+Result<uint64_t> read_rss(const ProcRoot& proc, pid_t pid) {
+  ASSIGN_OR_RETURN(const std::string text, proc.read(pid, "statm", 4096));
   const auto statm = parse_statm(text);
   if (!statm) {
-    return fail(Errc::malformed, proc_.of(pid_, "statm") + " makes no sense");
+    return fail(Errc::malformed, proc.of(pid, "statm") + " makes no sense");
   }
+  return statm->rss_bytes;
+}
+
+/// Not fatal: kernels before 4.14 have none, and a process that ends has an empty one.
+std::optional<SmapsRollup> read_rollup(const ProcRoot& proc, pid_t pid) {
+  const auto text = proc.read(pid, "smaps_rollup", 65536);
+  return text ? parse_smaps_rollup(*text) : std::nullopt;
+}
+
+}  // namespace
+
+Result<Memory> memory_now(const ProcRoot& proc, pid_t pid) {
+  ASSIGN_OR_RETURN(const uint64_t rss, read_rss(proc, pid));
+  Memory memory{.rss_bytes = rss};
+  if (const auto rollup = read_rollup(proc, pid)) {
+    memory.lazyfree_bytes = rollup->lazyfree_bytes;
+  }
+  return memory;
+}
+
+Result<Memory> Sampler::sample(bool lazyfree_may_have_changed) {
+  constexpr auto most_in_advance = std::chrono::milliseconds(25);
+  ASSIGN_OR_RETURN(const uint64_t rss, read_rss(proc_, pid_));
   const auto begin = Clock::now();
+  if (!began_) {
+    began_ = true;
+    if (const auto expected = expected_rollup_cost(rss); expected > most_in_advance) {
+      budget_.save_for(begin, expected);
+    }
+  }
   if ((!last_ || lazyfree_may_have_changed) && budget_.allows(begin)) {
-    // Not fatal: kernels before 4.14 have none, and a process that ends has an empty one.
-    if (const auto rollup = proc_.read(pid_, "smaps_rollup", 65536)) {
-      if (const auto parsed = parse_smaps_rollup(*rollup)) {
-        last_ = parsed;
-        last_at_ = begin;
-      }
+    if (const auto parsed = read_rollup(proc_, pid_)) {
+      last_ = parsed;
+      last_at_ = begin;
     }
     const auto end = Clock::now();
     budget_.spent(end, end - begin);
   }
-  Memory memory{.rss_bytes = statm->rss_bytes};
+  Memory memory{.rss_bytes = rss};
   if (last_) {
     memory.lazyfree_bytes = last_->lazyfree_bytes;
     memory.lazyfree_age_ms = static_cast<uint64_t>(
