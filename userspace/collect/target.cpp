@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <iterator>
 #include <memory>
 
@@ -143,6 +144,30 @@ ledger::ImageInfo describe(const TracedImage& traced) {
   return info;
 }
 
+namespace {
+
+/// Programs switch background threads on by mallctl, as redis-server does: no option says so, but a thread of
+/// that name does.
+void see_background_threads(const ProcRoot& proc, ledger::TargetInfo& info) {
+  constexpr size_t most_threads = 4096;
+  const auto setting = info.conf.find("background_thread");
+  if (setting == info.conf.end() || setting->second.value != "false") {
+    return;
+  }
+  const ProcRoot tasks(proc.of(info.pid, "task"));
+  auto threads = tasks.pids().value_or(std::vector<pid_t>{});
+  threads.resize(std::min(threads.size(), most_threads));
+  for (const pid_t thread : threads) {
+    const auto comm = tasks.read(thread, "comm", 64);
+    if (comm && *comm == "jemalloc_bg_thd\n") {
+      setting->second = {"true", "its threads now, off at its start"};
+      return;
+    }
+  }
+}
+
+}  // namespace
+
 ledger::TargetInfo describe(const ProcRoot& proc, const Target& target) {
   ledger::TargetInfo info;
   info.pid = target.process.pid;
@@ -167,6 +192,7 @@ ledger::TargetInfo describe(const ProcRoot& proc, const Target& target) {
       info.conf_is_effective = apply_effective(info, *reading);
     }
   }
+  see_background_threads(proc, info);
   return info;
 }
 

@@ -59,7 +59,7 @@ struct Account {
       0;  // may be active or other_heap: mappings in which nothing tells whose they are
   StateAccount active, dirty, muzzy, retained, metadata;
   std::optional<uint64_t> allocated_bytes, tcache_bytes;
-  std::optional<uint64_t> muzzy_not_resident_bytes;                     // the kernel has taken them, or nobody ever touched them
+  std::optional<uint64_t> muzzy_not_resident_bytes;  // the kernel has taken them, or nobody ever touched them
   uint64_t lazyfree_bytes = 0, anon_huge_bytes = 0, swap_bytes = 0;  // of the whole process
   std::vector<std::string> notes;
 

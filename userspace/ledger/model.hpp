@@ -158,8 +158,12 @@ struct Refaults {
   uint64_t evicted_pages = 0, evicted_chunks = 0;  // lost sight of within 60 s, not touched until then
 
   [[nodiscard]] Maybe<double> sampling_rate() const;  // unset: nothing was purged
-  /// Touched ones among those whose time was up or that were touched. Unset: there are none.
+  /// Which share of all purged pages is touched within that time. Exact when no page is waiting, else an
+  /// estimate that takes later purges to be like earlier ones. Unset: more than half have not had the time.
   [[nodiscard]] Maybe<double> share(const Touched& within) const;
+  /// It is no less than this, whatever becomes of the waiting pages.
+  [[nodiscard]] Maybe<double> least_share(const Touched& within) const;
+  /// `share`, had each fault that may have brought a huge page brought one.
   [[nodiscard]] Maybe<double> most_share(const Touched& within) const;
 };
 

@@ -62,8 +62,8 @@ const char* name(Method method);
 struct Reading {
   Method method = Method::structures;
   std::optional<Method> completed_by;  // what `method` did not know came this way
-  uint64_t at_ns = 0;    // CLOCK_MONOTONIC
-  uint64_t cost_ns = 0;  // of ours; nothing of the target's
+  uint64_t at_ns = 0;                  // CLOCK_MONOTONIC
+  uint64_t cost_ns = 0;                // of ours; nothing of the target's
   std::vector<ArenaReading> arenas;
   Global global;
   std::vector<SizeClass> classes;  // ascending; empty: not asked for

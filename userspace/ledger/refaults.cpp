@@ -15,11 +15,6 @@ Maybe<double> ratio(uint64_t part, uint64_t whole) {
   return static_cast<double>(std::min(part, whole)) / static_cast<double>(whole);
 }
 
-/// Pages whose fate is known: they were touched in time, or could have been.
-uint64_t settled(const Refaults& all, const Touched& within) {
-  return all.followed_pages - std::min(all.followed_pages, within.waiting_pages);
-}
-
 }  // namespace
 
 Refaults refaults(const jt_refaults& counted, const Waiting& waiting, bool huge_pages) {
@@ -50,12 +45,47 @@ Maybe<double> Refaults::sampling_rate() const {
   return ratio(followed_pages, purged_pages);
 }
 
+/// A life table, as of things that may fail and are not all watched to the end: of the pages that have stayed
+/// untouched up to an age, which share was touched in the next class of ages? Those whose watching ended
+/// within the class count half. Leaving them out, but not the touched ones of the same age, would take the
+/// share of a short trace to 100 %.
 Maybe<double> Refaults::share(const Touched& within) const {
-  return ratio(within.pages, settled(*this, within));
+  if (followed_pages == 0 || within.waiting_pages > followed_pages / 2) {
+    return std::nullopt;
+  }
+  if (within.waiting_pages == 0) {
+    return least_share(within);
+  }
+  double untouched = 1;
+  Touched before;
+  for (const Touched* limit : {&within_1s, &within_10s, &within_60s}) {
+    const double watched = static_cast<double>(followed_pages) - static_cast<double>(before.pages) -
+                           static_cast<double>(before.waiting_pages);
+    const auto touched = static_cast<double>(limit->pages - std::min(limit->pages, before.pages));
+    const auto ended =
+        static_cast<double>(limit->waiting_pages - std::min(limit->waiting_pages, before.waiting_pages));
+    const double at_risk = watched - ended / 2;
+    untouched *= at_risk > 0 ? 1 - std::min(touched / at_risk, 1.0) : 1;
+    if (limit == &within) {
+      break;
+    }
+    before = *limit;
+  }
+  return 1 - untouched;
+}
+
+Maybe<double> Refaults::least_share(const Touched& within) const {
+  return ratio(within.pages, followed_pages);
 }
 
 Maybe<double> Refaults::most_share(const Touched& within) const {
-  return ratio(within.most_pages, settled(*this, within));
+  const Maybe<double> known = share(within);
+  if (!known || within.most_pages <= within.pages) {
+    return known;
+  }
+  const double more =
+      static_cast<double>(within.most_pages - within.pages) / static_cast<double>(followed_pages);
+  return std::min(*known + more, 1.0);
 }
 
 }  // namespace jemtrace::ledger

@@ -157,6 +157,7 @@ Json touched(const ledger::Refaults& all, const ledger::Touched& within) {
           {"touched_max_pages", within.most_pages},
           {"waiting_pages", within.waiting_pages},
           {"share", maybe(all.share(within))},
+          {"share_min", maybe(all.least_share(within))},
           {"share_max", maybe(all.most_share(within))}};
 }
 

@@ -333,7 +333,8 @@ Json refaults() {
       {{"touched_pages", whole()},
        {"touched_max_pages", described(whole(), "had each fault that may have brought a huge page done so")},
        {"waiting_pages", described(whole(), "untouched, but that time has not passed yet")},
-       {"share", described(or_null(share), "of the followed pages without the waiting ones")},
+       {"share", described(or_null(share), "an estimate when pages are waiting; null when most are")},
+       {"share_min", described(or_null(share), "touched_pages of all followed pages")},
        {"share_max", or_null(share)}});
   const Json part =
       object({{"followed_pages", whole()}, {"touched_pages", described(whole(), "within 60 s")}});

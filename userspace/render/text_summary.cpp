@@ -455,7 +455,11 @@ void refault_lines(Page& page, const Summary& s) {
     page.labelled("came back", !shares.empty() ? shares
                                : all.followed_pages == 0
                                    ? "no purged page could be followed"
-                                   : "too early to say: all was purged in the last second");
+                                   : "too early to say: most was purged in the last second");
+    if (all.share(all.within_10s) && all.within_10s.waiting_pages > all.followed_pages / 20) {
+      page.labelled("", fmt::format("an estimate: {} of them had not had these 10 s at the end",
+                                    share(all.within_10s.waiting_pages, all.followed_pages)));
+    }
     if (all.followed_pages > 0 && all.followed_pages < all.purged_pages) {
       page.labelled("", fmt::format("an estimate: {} of the purged pages were followed",
                                     share(all.followed_pages, all.purged_pages)));

@@ -106,6 +106,21 @@ TEST(Refaults, have_no_share_when_no_page_has_had_the_time) {
   EXPECT_FALSE(all.share(all.within_10s).has_value());
 }
 
+TEST(Refaults, share_is_not_taken_up_by_a_short_trace) {
+  // 100 pages purged early, all touched within 10 s; 100 000 purged 2 s before the end, none touched yet.
+  jt_refaults counted{};
+  counted.followed_pages[JT_STATE_DIRTY] = 100'100;
+  counted.touched_pages[JT_STATE_DIRTY][JT_REFAULT_10S] = 100;
+  Waiting waiting;
+  waiting.pages = {0, 40'000, 40'000};
+  const Refaults all = refaults(counted, waiting, false);
+  EXPECT_NEAR(all.share(all.within_10s).value_or(1), 100.0 / (100'100 - 20'000), 1e-9);
+  EXPECT_NEAR(all.least_share(all.within_10s).value_or(1), 100.0 / 100'100, 1e-9);
+  waiting.pages = {0, 100'000, 100'000};
+  const Refaults late = refaults(counted, waiting, false);
+  EXPECT_FALSE(late.share(late.within_10s).has_value());
+}
+
 TEST(TransitionTotals, add_up_over_payers) {
   TransitionTotals totals;
   totals.by_payer[JT_PAYER_APP].record(1'000, 1, 4096);
