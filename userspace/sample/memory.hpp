@@ -28,7 +28,8 @@ std::optional<SmapsRollup> parse_smaps_rollup(std::string_view text);
 class Budget {
  public:
   using Clock = std::chrono::steady_clock;
-  /// Half of the 0.1 % of the time that a target may be read: smaps and jemalloc's numbers have a budget each.
+  /// Half of the 0.1 % of the time that a target may be read: smaps and jemalloc's numbers have a budget
+  /// each.
   explicit Budget(double share = 0.0005) : share_(share) {}
   [[nodiscard]] bool allows(Clock::time_point now) const { return now >= next_; }
   void spent(Clock::time_point now, Clock::duration cost);
@@ -48,15 +49,16 @@ struct Memory {
   uint64_t lazyfree_age_ms = 0;
 };
 
-/// What smaps_rollup is expected to cost before it was ever read: 6 ms per GB of 4K pages, measured in a virtual
-/// machine (2.7 ms elsewhere).
+/// What smaps_rollup is expected to cost before it was ever read: 6 ms per GB of 4K pages, measured in a
+/// virtual machine (2.7 ms elsewhere).
 std::chrono::nanoseconds expected_rollup_cost(uint64_t rss_bytes);
 
 /// Both, at any price: for who asks once and by hand.
 Result<Memory> memory_now(const ProcRoot& proc, pid_t pid);
 
-/// Samples one process again and again. The first costly read is an advance on the budget where it is expected to
-/// take 25 ms or less (4 GB); a larger process has to wait for it until its share of the time is saved up.
+/// Samples one process again and again. The first costly read is an advance on the budget where it is
+/// expected to take 25 ms or less (4 GB); a larger process has to wait for it until its share of the time is
+/// saved up.
 class Sampler {
  public:
   Sampler(ProcRoot proc, pid_t pid) : proc_(std::move(proc)), pid_(pid) {}
