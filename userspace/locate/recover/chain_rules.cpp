@@ -316,12 +316,12 @@ void RuleSet::name_pac() {
   if (dalloc == no_function || sweep_ == no_function) {
     return;
   }
-  const auto splits = [&](FunctionId id) {
+  const auto calls_soon = [&](FunctionId id, uint8_t slot) {
     for (const FunctionId callee : graph_.callees(id)) {
       const bool small = graph_.at(callee).size() <= small_function;
-      if (out.hooks->calls(callee, slot_split) ||
+      if (out.hooks->calls(callee, slot) ||
           (small && std::any_of(graph_.callees(callee).begin(), graph_.callees(callee).end(),
-                                [&](FunctionId c) { return out.hooks->calls(c, slot_split); }))) {
+                                [&](FunctionId c) { return out.hooks->calls(c, slot); }))) {
         return true;
       }
     }
@@ -330,12 +330,51 @@ void RuleSet::name_pac() {
   FunctionSet methods;
   for (const FunctionId id : without(graph_.callers(dalloc), {sweep_})) {
     const auto& callers = graph_.callers(id);
-    if (graph_.address_taken(id) && callers.empty() && !splits(id)) {
+    if (graph_.address_taken(id) && callers.empty() && !calls_soon(id, slot_split)) {
       methods.insert(id);
     }
   }
-  name("pac_dalloc_impl", methods,
-       {"calls ecache_dalloc", "called through a pointer only, splits no extent"});
+  if (!name("pac_dalloc_impl", methods,
+            {"calls ecache_dalloc", "called through a pointer only, splits no extent"})) {
+    return;
+  }
+  // Beside it: of the methods that may grow the heap, expand merges what it gets with what there is.
+  FunctionSet grows, grows_and_merges;
+  for (const FunctionId id : without(stored_beside(*methods.begin()), methods)) {
+    const auto below = graph_.reached(id, 3);
+    const bool may_grow = std::any_of(below.begin(), below.end(), [&](const auto& reached) {
+      return out.hooks->calls(reached.first, slot_alloc);
+    });
+    if (may_grow) {
+      (calls_soon(id, slot_merge) ? grows_and_merges : grows).insert(id);
+    }
+  }
+  if (grows_and_merges.size() == 1) {
+    name("pac_alloc_impl", grows,
+         {"its address is stored beside pac_dalloc_impl's", "reaches the alloc hook, and merges no extents"});
+  }
+}
+
+/// The functions whose addresses one function stores together with that of `method`, which is called through
+/// a pointer only: as instructions hold them, or by twos out of read-only data.
+FunctionSet RuleSet::stored_beside(FunctionId method) const {
+  const FunctionSet takers = graph_.users_of(graph_.at(method).start);
+  if (takers.size() != 1) {
+    return {};
+  }
+  FunctionSet stored;
+  const auto add = [&](std::optional<uint64_t> address) {
+    const FunctionId id = address ? graph_.find(*address) : no_function;
+    if (id != no_function && graph_.callers(id).empty()) {
+      stored.insert(id);
+    }
+  };
+  for (const uint64_t reference : graph_.at(*takers.begin()).references) {
+    add(reference);
+    add(subject_.data.word(reference));
+    add(subject_.data.word(reference + 8));
+  }
+  return stored;
 }
 
 }  // namespace jemtrace::locate::recover

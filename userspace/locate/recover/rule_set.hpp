@@ -50,6 +50,7 @@ class RuleSet {
   void name_ecache_dalloc();
   [[nodiscard]] FunctionSet tested_callees(FunctionId id) const;
   [[nodiscard]] FunctionSet toward_sweep(const FunctionSet& functions, int depth) const;
+  [[nodiscard]] FunctionSet stored_beside(FunctionId method) const;
   void name_default_impl(std::string_view role, const FunctionSet& goal, uint8_t slot,
                          std::string_view wrapper, std::string_view fact);
 
