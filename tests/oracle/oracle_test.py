@@ -52,7 +52,7 @@ ALIASES = {
 }
 
 # How many of COUNTED are found at least, by jemalloc's version and who compiled it.
-LEAST = {"bullseye": 16, "bookworm": 23, "trixie": 23, "sid": 23, "rust": 17, "ripgrep": 23}
+LEAST = {"bullseye": 17, "bookworm": 23, "trixie": 23, "sid": 23, "rust": 17, "ripgrep": 23}
 
 LEAST_OPTIONS = 18
 # Of options whose variable has another name than they.

@@ -83,6 +83,19 @@ void RuleSet::name_decay_chain() {
        {"arena_decay's way to the sweep", "whatever else arena_decay calls on that way is called by it too"});
 }
 
+/// Up to 5.2 nstime_update is a variable that holds a function: code finds it through the GOT.
+bool RuleSet::asks_through_pointer(FunctionId id) const {
+  const FunctionSet clocks = graph_.callers_of(External::clock);
+  const auto holds_clock = [&](std::optional<uint64_t> variable) {
+    const auto held = variable ? subject_.data.word(*variable) : std::nullopt;
+    return held && clocks.contains(graph_.find(*held));
+  };
+  const auto& references = graph_.at(id).references;
+  return std::any_of(references.begin(), references.end(), [&](uint64_t reference) {
+    return holds_clock(reference) || holds_clock(subject_.data.word(reference));
+  });
+}
+
 /// pac_maybe_decay_purge asks for the time, pac_decay_all does not.
 void RuleSet::name_below_impl(FunctionId impl) {
   if (impl == no_function) {
@@ -93,8 +106,8 @@ void RuleSet::name_below_impl(FunctionId impl) {
   FunctionSet asks_clock;
   for (const FunctionId id : candidates) {
     const FunctionSet below = keys(graph_.reached(id, clock_depth, {sweep_}));
-    if (!both(below, graph_.callers_of(External::clock)).empty() &&
-        !without(graph_.callees(id), {sweep_}).empty()) {
+    const bool asks = !both(below, graph_.callers_of(External::clock)).empty() || asks_through_pointer(id);
+    if (asks && !without(graph_.callees(id), {sweep_}).empty()) {
       asks_clock.insert(id);
     }
   }

@@ -44,6 +44,7 @@ class RuleSet {
   void find_background();
   void name_decay_chain();
   void name_below_impl(FunctionId impl);
+  [[nodiscard]] bool asks_through_pointer(FunctionId id) const;
   void name_deferred_work();
   void name_evict();
   void name_record();
