@@ -121,6 +121,14 @@ void RuleSet::name_below_impl(FunctionId impl) {
         graph_.callees(b).size() > graph_.callees(a).size() && graph_.at(b).size() > graph_.at(a).size();
     asks_clock = a_larger ? FunctionSet{a} : b_larger ? FunctionSet{b} : candidates;
   }
+  if (graph_.callers_of(External::clock).empty() && subject_.family < Family::v53 && candidates.size() == 1 &&
+      !without(graph_.callees(*candidates.begin()), {sweep_}).empty()) {
+    // Nor has it up to 5.2, where arena_decay_impl makes the pass over all pages itself.
+    name("arena_maybe_decay", candidates,
+         {"called by arena_decay_impl",
+          "besides it the only way from there to the sweep, and more than a wrapper"});
+    return;
+  }
   const FunctionSet others = without(candidates, asks_clock);
   if (candidates.size() > 2) {
     return;
