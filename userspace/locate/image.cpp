@@ -255,7 +255,7 @@ void use_recovery(const ElfFile& file, const CallFrames* frames, const recover::
   const recover::Recovered recovered = recover::recover(survey, family);
   const Symbols symbols = as_symbols(recovered);
   add_missing(symbols, family, image);
-  if (recovered.sites.empty()) {
+  if (recovered.sites.empty() || frames == nullptr) {
     image.notes.emplace_back(any_private ? "the symbols lack the functions of a decay pass"
                              : frames    ? "stripped: no function inside jemalloc has a symbol; purges are "
                                            "recognised by their system calls alone"
