@@ -24,6 +24,7 @@ constexpr const char* footer =
     "  jemtrace                         every jemalloc process on this host, until Ctrl-C\n"
     "  jemtrace -n 'redis*' -f json     by name, as NDJSON\n"
     "  jemtrace -- ./server --flag      start a command and trace it from exec to exit\n"
+    "  jemtrace stats -p 4242           where its memory is now, with or without a trace\n"
     "  jemtrace check                   what this host allows\n\n"
     "Exit status: 0 ok; 1 failure; 2 usage; 3 nothing selected uses jemalloc; 77 this host cannot trace;\n"
     "with -- CMD, its own; with --strict, 4 if something was lost. See jemtrace(8).";

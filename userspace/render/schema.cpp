@@ -475,19 +475,34 @@ Json arena_reading() {
                  {"muzzy", reference("decay")}});
 }
 
+Json mallctl() {
+  return object(
+      {{"allocated_bytes", or_null(whole())},
+       {"active_bytes", or_null(whole())},
+       {"metadata_bytes", or_null(whole())},
+       {"resident_bytes", described(or_null(whole()), "with muzzy pages up to 5.2, without since 5.3.0")},
+       {"mapped_bytes", or_null(whole())},
+       {"retained_bytes", or_null(whole())},
+       {"epoch", described(or_null(whole()), "how often the statistics were counted anew")}});
+}
+
 Json reading() {
   const Json method = choice({"structures", "passive", "call", "configuration"});
-  return object({{"method", method},
-                 {"completed_by", described(or_null(method), "what `method` did not know")},
-                 {"at_mono_ns", whole()},
-                 {"cost_ns", whole()},
-                 {"states", reference("states")},
-                 {"metadata_bytes", or_null(whole())},
-                 {"tcache_bytes", or_null(whole())},
-                 {"options", map_of(string())},
-                 {"arenas", array_of(arena_reading())},
-                 {"discarded", described(whole(), "values read and found impossible or torn")},
-                 {"reasons", array_of(string())}});
+  return object(
+      {{"method", method},
+       {"completed_by", described(or_null(method), "what `method` did not know")},
+       {"at_mono_ns", whole()},
+       {"cost_ns", whole()},
+       {"states", reference("states")},
+       {"metadata_bytes", or_null(whole())},
+       {"tcache_bytes", or_null(whole())},
+       {"options", map_of(string())},
+       {"arenas", array_of(arena_reading())},
+       {"mallctl", described(or_null(mallctl()), "stats.* as the process itself says; null: not asked")},
+       {"size_classes",
+        array_of(object({{"bytes", whole()}, {"large", boolean()}, {"blocks", or_null(whole())}}))},
+       {"discarded", described(whole(), "values read and found impossible or torn")},
+       {"reasons", array_of(string())}});
 }
 
 Json pressure() {

@@ -40,6 +40,28 @@ Json arena_object(const ledger::ArenaReading& arena) {
           {"muzzy", decay_object(arena.muzzy_decay)}};
 }
 
+Json global_or_null(const ledger::Reading& reading) {
+  if (reading.completed_by != ledger::Method::call && reading.method != ledger::Method::call) {
+    return nullptr;
+  }
+  const ledger::Global& global = reading.global;
+  return {{"allocated_bytes", maybe(global.allocated)},
+          {"active_bytes", maybe(global.active)},
+          {"metadata_bytes", maybe(global.metadata)},
+          {"resident_bytes", maybe(global.resident)},
+          {"mapped_bytes", maybe(global.mapped)},
+          {"retained_bytes", maybe(global.retained)},
+          {"epoch", maybe(reading.epoch)}};
+}
+
+Json classes_array(const std::vector<ledger::SizeClass>& classes) {
+  Json array = Json::array();
+  for (const ledger::SizeClass& size : classes) {
+    array.push_back({{"bytes", size.bytes}, {"large", size.large}, {"blocks", maybe(size.blocks)}});
+  }
+  return array;
+}
+
 Json reading_object(const ledger::Reading& reading, uint64_t page_bytes) {
   const ledger::Reading::Total total = reading.total(page_bytes);
   Json options = Json::object();
@@ -64,6 +86,8 @@ Json reading_object(const ledger::Reading& reading, uint64_t page_bytes) {
           {"tcache_bytes", maybe(total.tcache)},
           {"options", options},
           {"arenas", arenas},
+          {"mallctl", global_or_null(reading)},
+          {"size_classes", classes_array(reading.classes)},
           {"discarded", reading.discarded},
           {"reasons", reading.reasons}};
 }

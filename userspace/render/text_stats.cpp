@@ -193,6 +193,47 @@ std::string arenas_table(const StatsReport& report, const TextOptions& options) 
          '\n';
 }
 
+/// The size classes that hold most, as mallctl counts them.
+std::string classes_table(const ledger::Reading& reading, const TextOptions& options) {
+  constexpr size_t most_rows = 12;
+  std::vector<ledger::SizeClass> classes = reading.classes;
+  const auto held = [](const ledger::SizeClass& size) { return size.bytes * size.blocks.value_or(0); };
+  std::stable_sort(classes.begin(), classes.end(),
+                   [&](const auto& a, const auto& b) { return held(a) > held(b); });
+  std::erase_if(classes, [&](const auto& size) { return held(size) == 0; });
+  std::vector<std::vector<std::string>> rows;
+  for (size_t i = 0; i < std::min(classes.size(), most_rows); ++i) {
+    rows.push_back({human_bytes(classes[i].bytes), number_or_dash(classes[i].blocks),
+                    human_bytes(held(classes[i])), classes[i].large ? "an extent each" : "in slabs"});
+  }
+  Columns columns({{"CLASS"}, {"BLOCKS"}, {"BYTES"}, {"", 0, true}}, options.width);
+  columns.fit(rows);
+  std::string out = '\n' + bold(columns.header(), options) + '\n';
+  for (const auto& row : rows) {
+    out += columns.row(row) + '\n';
+  }
+  return out + dim("BLOCKS: allocated, or held by thread caches. The classes that hold most.", options) +
+         '\n';
+}
+
+/// stats.* of the whole process. What `resident` means changed with 5.3.0.
+std::string mallctl_words(const StatsReport& report) {
+  const ledger::Global& global = report.reading->global;
+  if (!global.allocated && !global.resident) {
+    return {};
+  }
+  const std::string version = report.target.images.empty() ? "" : report.target.images.front().version;
+  const bool with_muzzy =
+      version.rfind("5.0", 0) == 0 || version.rfind("5.1", 0) == 0 || version.rfind("5.2", 0) == 0;
+  return fmt::format("allocated {}, active {}, metadata {}, resident {} ({} muzzy), mapped {}, retained {}",
+                     glue(bytes_or_dash(global.allocated)), glue(bytes_or_dash(global.active)),
+                     glue(bytes_or_dash(global.metadata)), glue(bytes_or_dash(global.resident)),
+                     version.empty() ? "with or without"
+                     : with_muzzy    ? "with"
+                                     : "without",
+                     glue(bytes_or_dash(global.mapped)), glue(bytes_or_dash(global.retained)));
+}
+
 std::string active_words(const Account& account) {
   if (!account.active.bytes) {
     return {};
@@ -280,6 +321,10 @@ std::string stats_text(const StatsReport& report, const TextOptions& options) {
   if (report.reading) {
     for (const std::string& reason : report.reading->reasons) {
       labelled("note", escape(reason));
+    }
+    labelled("mallctl", mallctl_words(report));
+    if (!report.reading->classes.empty()) {
+      out += classes_table(*report.reading, options);
     }
     if (report.arenas) {
       out += arenas_table(report, options);

@@ -268,6 +268,15 @@ inline StatsReport stats_report() {
   r.reading->arenas = {arena};
   r.reading->options = {{"dirty_decay_ms", "500"}};
   r.reading->discarded = 2;
+  r.reading->completed_by = ledger::Method::call;
+  r.reading->global = {.allocated = 900 * mib,
+                       .active = 1300 * mib,
+                       .metadata = 31 * mib,
+                       .resident = 1650 * mib,
+                       .mapped = 3431 * mib,
+                       .retained = 2048 * mib};
+  r.reading->epoch = 2;
+  r.reading->classes = {{64, false, 1'000'000}, {4096, false, 0}, {8 * mib, true, 100}, {16 * mib, true, {}}};
   r.cgroup = ledger::Cgroup{
       .path = "/system.slice/redis.service", .usage_bytes = 3300 * mib, .limit_bytes = 8192 * mib};
   r.host.pressure = ledger::Pressure{};

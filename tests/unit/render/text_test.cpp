@@ -500,10 +500,17 @@ muzzy      of 1.76 GB, 1.46 GB the kernel still may take and 280 MB are not
            resident: taken, or never touched
 pressure   cgroup /system.slice/redis.service uses 3.22 GB of 8.00 GB; 0.00 %
            waited for memory in the last 10 s
-read       jemalloc by structures, 2 values thrown away as impossible; the
-           kernel by smaps and pagemap; 4.2 ms in all
+read       jemalloc by structures, completed by call, 2 values thrown away as
+           impossible; the kernel by smaps and pagemap; 4.2 ms in all
 uncertain  40.0 MB may belong to another line: nothing tells whose these
            mappings are
+mallctl    allocated 900 MB, active 1.27 GB, metadata 31.0 MB, resident 1.61 GB
+           (without muzzy), mapped 3.35 GB, retained 2.00 GB
+
+  CLASS     BLOCKS    BYTES
+8.00 MB        100   800 MB  an extent each
+   64 B  1 000 000  61.0 MB  in slabs
+BLOCKS: allocated, or held by thread caches. The classes that hold most.
 
 ARENA THREADS  ACTIVE  DIRTY   MUZZY RETAINED        DECAY
     0       4 1.27 GB 300 MB 1.76 GB  2.00 GB 500 ms/never ########d~~~~~~~~~~~
