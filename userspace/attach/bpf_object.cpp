@@ -11,7 +11,6 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/utsname.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -27,6 +26,7 @@
 
 #include "jemtrace.skel.h"
 #include "ledger/histogram.hpp"
+#include "util/clock.hpp"
 
 namespace jemtrace::attach {
 namespace {
@@ -573,11 +573,7 @@ std::optional<uint64_t> BpfObject::loss(jt_loss kind) const {
 ledger::Waiting BpfObject::waiting_pages(const jt_target_id& id) const {
   constexpr std::array<uint64_t, JT_REFAULT_LATER> limits_ns = {1'000'000'000, 10'000'000'000,
                                                                 60'000'000'000};
-  timespec clock{};
-  ::clock_gettime(CLOCK_MONOTONIC, &clock);
-  const uint64_t now_ns =
-      static_cast<uint64_t>(clock.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(clock.tv_nsec);
-  const auto now = static_cast<uint32_t>(now_ns >> JT_STAMP_SHIFT & JT_STAMP_MASK);
+  const auto now = static_cast<uint32_t>(monotonic_ns() >> JT_STAMP_SHIFT & JT_STAMP_MASK);
   ledger::Waiting waiting;
   jt_chunk_pages chunk{};
   impl_->chunk_sets.for_each_of(id, [&](uint32_t slot, const jt_chunk_set& set, uint32_t way) {

@@ -17,6 +17,7 @@
 #include "collect/launch.hpp"
 #include "collect/tracer.hpp"
 #include "ledger/ranges.hpp"
+#include "util/clock.hpp"
 #include "util/text.hpp"
 
 namespace jemtrace::cli {
@@ -39,7 +40,7 @@ ledger::Header make_header(const Options& options) {
           .kernel = host.release,
           .host = host.nodename,
           .start_unix_ns = unix_ns(),
-          .start_mono_ns = collect::monotonic_ns(),
+          .start_mono_ns = monotonic_ns(),
           .command = options.command};
 }
 
@@ -252,7 +253,7 @@ Status Trace::start() {
       .on_call = [this](Target& target, const jt_call_event& event) { print_call(target, event); }};
   results_.out().header(make_header(options_));
   ASSIGN_OR_RETURN(tracer_, Tracer::start(std::move(tracing), std::move(listener)));
-  began_ns_ = last_interval_ns_ = collect::monotonic_ns();
+  began_ns_ = last_interval_ns_ = monotonic_ns();
   if (options_.verbose) {
     const auto& timings = tracer_->timings();
     fmt::print(stderr, "load: {:.1f} ms\nattach: {:.1f} ms\nscan: {:.1f} ms\n", timings.load_ns / 1e6,
@@ -283,7 +284,7 @@ bool Trace::over(uint64_t now) const {
 Status Trace::loop(Signals& signals) {
   const auto interval_ns = static_cast<uint64_t>(std::chrono::nanoseconds(options_.interval).count());
   for (;;) {
-    const uint64_t now = collect::monotonic_ns();
+    const uint64_t now = monotonic_ns();
     if (over(now)) {
       return {};
     }
@@ -302,8 +303,8 @@ Status Trace::loop(Signals& signals) {
       wait_for_command();
       return {};
     }
-    if (collect::monotonic_ns() >= last_interval_ns_ + interval_ns) {
-      print_intervals(collect::monotonic_ns());
+    if (monotonic_ns() >= last_interval_ns_ + interval_ns) {
+      print_intervals(monotonic_ns());
     }
     if (launch_) {
       launch_status_ = launch_->exit_status();

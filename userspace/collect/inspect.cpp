@@ -74,7 +74,8 @@ Result<Inspection> inspect(const ProcRoot& proc, const discover::Selection& sele
   out.notes = images.refused();
   if (out.unreadable > 0) {
     out.notes.push_back(
-        fmt::format("{} processes could not be looked at: permission denied", out.unreadable));
+        fmt::format("{} could not be looked at: permission denied",
+                    out.unreadable == 1 ? "1 process" : fmt::format("{} processes", out.unreadable)));
   }
   return out;
 }

@@ -1,10 +1,10 @@
 #include "collect/observe.hpp"
 
+#include <fmt/format.h>
 #include <sys/utsname.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <charconv>
 #include <chrono>
 
 #include "sample/cgroup.hpp"
@@ -12,6 +12,7 @@
 #include "sample/memory.hpp"
 #include "sample/pages.hpp"
 #include "sample/smaps.hpp"
+#include "util/text.hpp"
 
 namespace jemtrace::collect {
 namespace {
@@ -21,14 +22,8 @@ using Clock = std::chrono::steady_clock;
 /// For all ranges of one process together: 100 GB of retained memory that is not resident take 0.2 s.
 constexpr auto page_map_limit = std::chrono::seconds(5);
 
-Result<uint64_t> rss_now(const ProcRoot& proc, pid_t pid) {
-  ASSIGN_OR_RETURN(const std::string text, proc.read(pid, "statm", 4096));
-  const auto statm = sample::parse_statm(text);
-  if (!statm) {
-    return fail(Errc::malformed, proc.of(pid, "statm") + " makes no sense");
-  }
-  return statm->rss_bytes;
-}
+/// MADV_FREE marks pages in batches of up to 31 on each CPU (PAGEVEC_SIZE).
+constexpr uint64_t lazyfree_batch = 31;
 
 /// What is resident of one kind of ranges. Its time is taken from what is left.
 class PageMap {
@@ -91,13 +86,7 @@ uint64_t statm_lag_bytes(const std::string& release, unsigned cpus, unsigned thr
   constexpr uint64_t counters = 3;                   // anonymous, file, shared
   constexpr uint64_t per_thread = 64;                // TASK_RSS_EVENTS_THRESH, in pages
   const uint64_t per_cpu = std::max(32u, 2 * cpus);  // percpu_counter_batch
-  int major = 0;
-  int minor = 0;
-  const char* const end = release.data() + release.size();
-  const auto [dot, error] = std::from_chars(release.data(), end, major);
-  if (error == std::errc{} && dot != end) {
-    std::from_chars(dot + 1, end, minor);
-  }
+  const auto [major, minor] = major_minor(release);
   if (major > 6 || (major == 6 && minor >= 16)) {
     return 0;
   }
@@ -105,8 +94,8 @@ uint64_t statm_lag_bytes(const std::string& release, unsigned cpus, unsigned thr
   return counters * page_bytes * (per_cpu_counters ? per_cpu * cpus : per_thread * threads);
 }
 
-ledger::Pressed kernel_memory(const ProcRoot& proc, pid_t pid) {
-  const auto cgroup = sample::read_cgroup(proc, pid);
+ledger::Pressed kernel_memory(const ProcRoot& proc, pid_t pid, const sample::CgroupMounts& mounts) {
+  const auto cgroup = sample::read_cgroup(proc, pid, mounts);
   if (cgroup && cgroup->pressure && cgroup->pglazyfreed) {
     return {cgroup->pressure, cgroup->pglazyfreed, "cgroup"};
   }
@@ -132,7 +121,9 @@ Result<Look> look_at(const ProcRoot& proc, pid_t pid, const ReadJemalloc& read) 
   seen.rss_lag_bytes =
       statm_lag_bytes(kernel_release(), static_cast<unsigned>(::sysconf(_SC_NPROCESSORS_CONF)),
                       threads_of(proc, pid), seen.page_bytes);
-  ASSIGN_OR_RETURN(seen.rss_before_bytes, rss_now(proc, pid));
+  seen.lazyfree_lag_bytes =
+      lazyfree_batch * static_cast<uint64_t>(::sysconf(_SC_NPROCESSORS_CONF)) * seen.page_bytes;
+  ASSIGN_OR_RETURN(seen.rss_before_bytes, sample::read_rss(proc, pid));
   // Ranges, the mappings and the pages stand next to each other: what moves in between is the error.
   if (auto reading = read(true)) {
     seen.before = std::move(*reading);
@@ -149,8 +140,11 @@ Result<Look> look_at(const ProcRoot& proc, pid_t pid, const ReadJemalloc& read) 
       seen.after = std::move(*reading);
     }
   }
-  ASSIGN_OR_RETURN(seen.rss_after_bytes, rss_now(proc, pid));
-  if (auto cgroup = sample::read_cgroup(proc, pid)) {
+  ASSIGN_OR_RETURN(seen.rss_after_bytes, sample::read_rss(proc, pid));
+  if (seen.rss_after_bytes == 0) {
+    return fail(Errc::gone, fmt::format("pid {} has ended", pid));  // a zombie has no memory
+  }
+  if (auto cgroup = sample::read_cgroup(proc, pid, sample::CgroupMounts(proc))) {
     out.cgroup = std::move(*cgroup);
   }
   out.host = sample::read_host(proc);

@@ -8,6 +8,7 @@
 #include "ledger/account.hpp"
 #include "ledger/kernel.hpp"
 #include "ledger/model.hpp"
+#include "sample/cgroup.hpp"
 #include "util/file.hpp"
 #include "util/result.hpp"
 
@@ -31,7 +32,7 @@ Result<Look> look_at(const ProcRoot& proc, pid_t pid, const ReadJemalloc& read);
 
 /// How short memory is for this process, and the pages that the kernel took back lazily so far: of its cgroup
 /// where that counts them, else of the host. Costs 0.1 to 0.3 ms.
-ledger::Pressed kernel_memory(const ProcRoot& proc, pid_t pid);
+ledger::Pressed kernel_memory(const ProcRoot& proc, pid_t pid, const sample::CgroupMounts& mounts);
 /// `now`, with what came since `start`.
 ledger::Pressed pressed_since(const ledger::Pressed& start, ledger::Pressed now);
 

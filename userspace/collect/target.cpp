@@ -99,7 +99,8 @@ ReadJemalloc reader_of(pid_t pid, const Images& images, std::span<const jt_targe
           {&*traced->image.structures, read::load_bias(traced->image, image.start, image.file_offset)});
     }
   }
-  return [pid, readable](bool with_ranges) -> Result<ledger::Reading> {
+  const bool all_readable = readable.size() == mapped.size();
+  return [pid, readable, all_readable](bool with_ranges) -> Result<ledger::Reading> {
     if (readable.empty()) {
       return fail(Errc::unsupported, "where this build keeps its numbers is not known");
     }
@@ -114,6 +115,11 @@ ReadJemalloc reader_of(pid_t pid, const Images& images, std::span<const jt_targe
       } else {
         all = std::move(one);
       }
+    }
+    if (!all_readable) {
+      // Arenas of which nothing is known: no sum over all is.
+      all->arenas.emplace_back();
+      all->reasons.emplace_back("one of its jemallocs keeps its numbers where nobody knows");
     }
     return std::move(*all);
   };

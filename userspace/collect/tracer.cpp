@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "discover/maps.hpp"
+#include "util/clock.hpp"
 #include "util/text.hpp"
 
 namespace jemtrace::collect {
@@ -63,12 +64,6 @@ attach::LoadOptions load_options(const TracerOptions& options) {
 }
 
 }  // namespace
-
-uint64_t monotonic_ns() {
-  timespec now{};
-  ::clock_gettime(CLOCK_MONOTONIC, &now);
-  return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec);
-}
 
 Tracer::Tracer(TracerOptions options, Listener listener, ProcRoot proc,
                std::unique_ptr<attach::BpfObject> bpf)
@@ -223,7 +218,7 @@ void Tracer::adopt(const jt_target& kernel, bool from_its_start) {
   if (known == 0) {
     sample(*target, totals(*target));
     target->rss.start_bytes = target->rss.end_bytes;
-    target->pressed_at_start = kernel_memory(proc_, target->process.pid);
+    target->pressed_at_start = kernel_memory(proc_, target->process.pid, cgroup_mounts_);
     if (listener_.on_target) {
       listener_.on_target(*target);
     }
@@ -492,17 +487,12 @@ void Tracer::read_states(Target& target) {
   if (!target.info.conf_is_effective) {
     target.info.conf_is_effective = apply_effective(target.info, *reading);
   }
-  const auto total = reading->total(static_cast<uint64_t>(::sysconf(_SC_PAGESIZE)));
-  target.states = {.allocated_bytes = total.allocated,
-                   .active_bytes = total.active,
-                   .dirty_bytes = total.dirty,
-                   .muzzy_bytes = total.muzzy,
-                   .retained_bytes = total.retained,
-                   .method = ledger::name(reading->method)};
+  target.states = ledger::states_of(*reading, static_cast<uint64_t>(::sysconf(_SC_PAGESIZE)));
   target.states_ns = monotonic_ns();
-  const auto& used = total.allocated ? total.allocated : total.active;
+  const auto& allocated = target.states.allocated_bytes;
+  const auto& used = allocated ? allocated : target.states.active_bytes;
   if (used && target.rss.end_bytes) {
-    target.overhead_of = total.allocated ? "rss_minus_allocated" : "rss_minus_active";
+    target.overhead_of = allocated ? "rss_minus_allocated" : "rss_minus_active";
     target.overhead.add(target.states_ns, *target.rss.end_bytes - std::min(*used, *target.rss.end_bytes));
   }
 }
@@ -511,7 +501,8 @@ void Tracer::finish(Target& target) {
   target.final_totals = totals(target);
   target.final_waiting = bpf_->waiting_pages(target.id);
   sample(target, target.final_totals);
-  target.pressed = pressed_since(target.pressed_at_start, kernel_memory(proc_, target.process.pid));
+  target.pressed =
+      pressed_since(target.pressed_at_start, kernel_memory(proc_, target.process.pid, cgroup_mounts_));
   target.ended_ns = monotonic_ns();
   for (const auto& [key, work] : bpf_->payers()) {
     if (key.id.born_ns == target.id.born_ns) {
@@ -597,6 +588,7 @@ ledger::Summary Tracer::summary(const Target& target) const {
                   counters.by_purpose[JT_UNCLASSIFIED].calls == 0 &&
                   counters.by_purpose[JT_PURGE_UNPROVEN].calls == 0;
   if (counters.bpf_samples > 0) {
+    summary.cost.bpf_samples = counters.bpf_samples;
     summary.cost.bpf_run_ns = counters.bpf_sampled_ns / counters.bpf_samples * counters.syscalls;
   }
   summary.cost.events = counters.syscalls + counters.probe_hits;

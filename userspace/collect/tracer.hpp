@@ -97,6 +97,7 @@ class Tracer {
   Images images_;
   std::map<uint64_t, std::unique_ptr<Target>> targets_;  // live ones, by born_ns
   std::vector<std::unique_ptr<Target>> ended_;           // until handed on
+  sample::CgroupMounts cgroup_mounts_{proc_};
   uint64_t lifecycle_losses_ = 0;
   uint64_t untimed_of_ended_ = 0;
   uint64_t probes_checked_ns_ = 0;
@@ -108,8 +109,5 @@ class Tracer {
   Timings timings_;
   std::vector<std::string> notes_;
 };
-
-/// CLOCK_MONOTONIC, as the kernel side's time stamps.
-uint64_t monotonic_ns();
 
 }  // namespace jemtrace::collect

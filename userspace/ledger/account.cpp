@@ -111,6 +111,7 @@ class Maker {
 
   Account make() {
     out_.rss_bytes = seen_.rss_after_bytes;
+    out_.lazyfree_lag_bytes = seen_.lazyfree_lag_bytes;
     out_.bound_bytes = difference(seen_.rss_before_bytes, seen_.rss_after_bytes) + seen_.rss_lag_bytes;
     if (seen_.before) {
       take_books(*seen_.before);
@@ -143,7 +144,9 @@ class Maker {
     out_.metadata.bytes = total.base;
     out_.allocated_bytes = total.allocated;
     out_.tcache_bytes = total.tcache;
-    if (seen_.after) {
+    if (!seen_.after) {
+      out_.notes.emplace_back("jemalloc could be read only once: what moved meanwhile is not in the bound");
+    } else {
       out_.bound_bytes += moved(total, seen_.after->total(seen_.page_bytes));
     }
   }

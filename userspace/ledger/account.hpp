@@ -40,6 +40,7 @@ struct Observation {
   uint64_t page_bytes = 4096;
   uint64_t rss_before_bytes = 0, rss_after_bytes = 0;  // statm
   uint64_t rss_lag_bytes = 0;                          // by which statm may be behind the page tables
+  uint64_t lazyfree_lag_bytes = 0;                     // by which smaps' LazyFree may be behind MADV_FREE
   std::vector<Vma> vmas;
   std::optional<Reading> before, after;
   std::vector<ArenaResidency> residency;  // of before->arenas, in their order
@@ -60,6 +61,7 @@ struct Account {
   StateAccount active, dirty, muzzy, retained, metadata;
   std::optional<uint64_t> allocated_bytes, tcache_bytes;
   std::optional<uint64_t> muzzy_not_resident_bytes;  // the kernel has taken them, or nobody ever touched them
+  uint64_t lazyfree_lag_bytes = 0;  // of `redirtied` so much may be lazily freed, and not marked yet
   uint64_t lazyfree_bytes = 0, anon_huge_bytes = 0, swap_bytes = 0;  // of the whole process
   std::vector<std::string> notes;
 

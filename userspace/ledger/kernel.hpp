@@ -43,7 +43,9 @@ struct Pressure {
 struct Cgroup {
   std::string path;  // untrusted
   int version = 2;
-  std::optional<uint64_t> usage_bytes, limit_bytes;  // limit: nullopt is "no limit" when usage is known
+  std::optional<uint64_t> usage_bytes;
+  std::optional<uint64_t> limit_bytes;  // the lowest one from it up to what is mounted
+  bool unlimited = false;               // no cgroup up there has a limit; false and no limit_bytes: unknown
   std::optional<uint64_t> anon_bytes, inactive_file_bytes;
   std::optional<uint64_t> pglazyfree, pglazyfreed;  // pages, since the cgroup was made
   std::optional<Pressure> pressure;                 // version 2

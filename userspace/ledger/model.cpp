@@ -35,6 +35,17 @@ constexpr std::array<const char*, JT_LOSSES> losses = {
 
 }  // namespace
 
+States states_of(const Reading& reading, uint64_t page_bytes) {
+  const Reading::Total total = reading.total(page_bytes);
+  return {.allocated_bytes = total.allocated,
+          .active_bytes = total.active,
+          .dirty_bytes = total.dirty,
+          .muzzy_bytes = total.muzzy,
+          .retained_bytes = total.retained,
+          .method = name(reading.method),
+          .age_ms = 0};
+}
+
 Histogram TransitionTotals::total() const {
   Histogram sum;
   for (const Histogram& part : by_payer) {

@@ -12,6 +12,7 @@
 #include "jemtrace/abi.h"
 #include "ledger/histogram.hpp"
 #include "ledger/kernel.hpp"
+#include "ledger/reading.hpp"
 #include "ledger/series.hpp"
 
 /// What the tool knows, as plain data: filled by a live trace or a recording, read by explain and render.
@@ -75,6 +76,9 @@ struct States {
   std::string method;  // how they were read; empty when they were not
   Maybe<uint64_t> age_ms;
 };
+
+/// The sums over all arenas; `age_ms` is 0.
+States states_of(const Reading& reading, uint64_t page_bytes);
 
 struct TransitionTotals {
   std::array<Histogram, JT_PAYERS> by_payer;
@@ -178,12 +182,14 @@ struct Waiting {
 Refaults refaults(const jt_refaults& counted, const Waiting& waiting, bool huge_pages);
 
 struct Cost {
-  Maybe<uint64_t> bpf_run_ns;  // estimate from 1 in 64 calls
+  Maybe<uint64_t> bpf_run_ns;  // estimate from 1 in 64 calls; without the programs on page faults
   uint64_t events = 0;         // memory syscalls and probe hits seen
   uint64_t probe_hits = 0;
   uint64_t sampling_ns = 0;    // reading /proc
   uint64_t cpu_ns = 0;         // jemtrace's own, user and system
   uint64_t max_rss_bytes = 0;  // jemtrace's own
+  /// Calls that were timed for bpf_run_ns: its relative standard error is about 1/sqrt of their number.
+  uint64_t bpf_samples = 0;
 };
 
 /// nullopt: not counted by this kernel, or unreadable.

@@ -83,6 +83,12 @@ Reading::Total Reading::total(uint64_t page_bytes) const {
 void Reading::complete_from(const Reading& other) {
   completed_by = other.method;
   for (ArenaReading& arena : arenas) {
+    // Two jemallocs in one process each have an arena 0: which of them the other reading means is open.
+    const auto namesakes = std::count_if(arenas.begin(), arenas.end(),
+                                         [&](const ArenaReading& a) { return a.index == arena.index; });
+    if (namesakes > 1) {
+      continue;
+    }
     const auto same = std::find_if(other.arenas.begin(), other.arenas.end(),
                                    [&](const ArenaReading& a) { return a.index == arena.index; });
     if (same != other.arenas.end()) {

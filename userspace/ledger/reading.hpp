@@ -80,7 +80,7 @@ struct Reading {
   };
   [[nodiscard]] Total total(uint64_t page_bytes) const;
 
-  /// Takes from `other` what is unknown here, arena by arena.
+  /// Takes from `other` what is unknown here, arena by arena; not where an index stands for two arenas.
   void complete_from(const Reading& other);
 };
 

@@ -2,24 +2,12 @@
 
 #include <fmt/format.h>
 
-#include <charconv>
+#include "util/text.hpp"
 
 namespace jemtrace::read {
 namespace {
 
 constexpr size_t environ_limit = size_t{4} << 20;
-
-/// Takes "major.minor" of a version string; 0.0 when there is none.
-std::pair<int, int> major_minor(std::string_view version) {
-  int major = 0;
-  int minor = 0;
-  const char* const last = version.data() + version.size();
-  const auto [dot, error] = std::from_chars(version.data(), last, major);
-  if (error == std::errc{} && dot != last && *dot == '.') {
-    std::from_chars(dot + 1, last, minor);
-  }
-  return {major, minor};
-}
 
 void apply(std::map<std::string, Setting>& conf, std::string_view text, const std::string& source) {
   for (auto& [key, value] : parse_conf(text)) {

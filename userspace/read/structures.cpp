@@ -5,10 +5,10 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
-#include <ctime>
 #include <map>
 
 #include "read/extents.hpp"
+#include "util/clock.hpp"
 
 namespace jemtrace::read {
 namespace {
@@ -30,12 +30,6 @@ constexpr uint32_t gap = 256;         // bytes read in vain are cheaper than ano
 constexpr int attempts = 3;
 constexpr size_t max_text = 64;
 constexpr size_t counters_bytes = 24;
-
-uint64_t now_ns() {
-  timespec now{};
-  ::clock_gettime(CLOCK_MONOTONIC, &now);
-  return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec);
-}
 
 uint64_t word_at(std::span<const uint8_t> bytes, size_t size) {
   uint64_t value = 0;
@@ -124,7 +118,7 @@ class Attempt {
 
   Result<ledger::Reading> read() {
     const auto started = ExtentWalker::Clock::now();
-    out_.at_ns = now_ns();
+    out_.at_ns = monotonic_ns();
     TRY(check());
     plan();
     ASSIGN_OR_RETURN(const std::vector<Raw> found, find_arenas());
@@ -140,7 +134,7 @@ class Attempt {
       }
       raws = std::move(again);
     }
-    if (out_.arenas.empty() && !found.empty()) {
+    if (understood_ == 0 && !found.empty()) {
       return fail(Errc::unsupported, "the process does not keep its arenas where " + s_.found_by +
                                          " says: " + (out_.reasons.empty() ? "" : out_.reasons.front()));
     }
@@ -150,7 +144,7 @@ class Attempt {
       walk({options_.max_extents, started + options_.max_time});
     }
     explain();
-    out_.cost_ns = now_ns() - out_.at_ns;
+    out_.cost_ns = monotonic_ns() - out_.at_ns;
     return std::move(out_);
   }
 
@@ -225,6 +219,7 @@ class Attempt {
       }
       if (pointer % 8 != 0 || pointer >= max_address) {
         discard("an arena's address is none");
+        out_.arenas.push_back({.index = i});
         continue;
       }
       raws.push_back({.index = i, .address = pointer, .bytes = {}});
@@ -419,7 +414,9 @@ class Attempt {
         why != nullptr || (decay_fits(raw, s_.dirty_decay) && decay_fits(raw, s_.muzzy_decay));
     if (why != nullptr || (!decays && !last)) {
       if (last) {
+        // It is there, and nothing is known of it: so is no sum over arenas.
         discard(why);
+        out_.arenas.push_back({.index = raw.index});
       }
       return false;
     }
@@ -442,6 +439,7 @@ class Attempt {
       }
     }
     out_.arenas.push_back(std::move(arena));
+    ++understood_;
     kept_.emplace(raw.index,
                   Kept{raw.address, raw.base_read[1] ? std::optional(raw.base_words[1]) : std::nullopt});
     return true;
@@ -512,7 +510,11 @@ class Attempt {
   void walk(ExtentWalker::Budget budget) {
     ExtentWalker walker(memory_, s_, budget);
     for (ledger::ArenaReading& arena : out_.arenas) {
-      const Kept& kept = kept_.at(arena.index);
+      const auto found = kept_.find(arena.index);
+      if (found == kept_.end()) {
+        continue;
+      }
+      const Kept& kept = found->second;
       struct Step {
         const CacheLayout* layout;
         ledger::CacheReading* into;
@@ -558,6 +560,7 @@ class Attempt {
   const ReadOptions& options_;
   Windows windows_;
   std::map<uint32_t, Kept> kept_;
+  size_t understood_ = 0;  // arenas
   ledger::Reading out_;
 };
 

@@ -24,6 +24,7 @@ Json text(const std::string& untrusted);
 Json text_or_null(const std::string& untrusted);
 Json hex(uint64_t value);  // "0x7f12": a number would lose digits in JavaScript
 
+Json states_object(const ledger::States& states);
 Json target_line(const ledger::TargetInfo& target);
 Json list_line(const ListRow& row);
 Json image_line(const ImageReport& report);

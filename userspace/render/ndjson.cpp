@@ -123,14 +123,6 @@ Json rss(const ledger::RssAccount& account) {
           {"purge_delta_error_bytes", delta ? Json(account.purge_delta_error_bytes) : Json(nullptr)}};
 }
 
-Json states_object(const ledger::States& s) {
-  return {{"allocated_bytes", maybe(s.allocated_bytes)},
-          {"active_bytes", maybe(s.active_bytes)},
-          {"dirty_bytes", maybe(s.dirty_bytes)},
-          {"muzzy_bytes", maybe(s.muzzy_bytes)},
-          {"retained_bytes", maybe(s.retained_bytes)}};
-}
-
 Json overhead_or_null(const ledger::Overhead& overhead) {
   if (overhead.of.empty()) {
     return nullptr;
@@ -191,9 +183,13 @@ Json losses(const ledger::Losses& lost) {
 }
 
 Json cost(const ledger::Cost& spent) {
-  return {{"bpf_run_ns", maybe(spent.bpf_run_ns)}, {"events", spent.events},
-          {"sampling_ns", spent.sampling_ns},      {"cpu_ns", spent.cpu_ns},
-          {"max_rss_bytes", spent.max_rss_bytes},  {"probe_hits", spent.probe_hits}};
+  return {{"bpf_run_ns", maybe(spent.bpf_run_ns)},
+          {"bpf_samples", spent.bpf_samples},
+          {"events", spent.events},
+          {"sampling_ns", spent.sampling_ns},
+          {"cpu_ns", spent.cpu_ns},
+          {"max_rss_bytes", spent.max_rss_bytes},
+          {"probe_hits", spent.probe_hits}};
 }
 
 Json failed_calls(const jt_counters& counters) {

@@ -111,6 +111,14 @@ Json hex(uint64_t value) {
   return fmt::format("{:#x}", value);
 }
 
+Json states_object(const ledger::States& s) {
+  return {{"allocated_bytes", maybe(s.allocated_bytes)},
+          {"active_bytes", maybe(s.active_bytes)},
+          {"dirty_bytes", maybe(s.dirty_bytes)},
+          {"muzzy_bytes", maybe(s.muzzy_bytes)},
+          {"retained_bytes", maybe(s.retained_bytes)}};
+}
+
 Json target_line(const ledger::TargetInfo& target) {
   Json images = Json::array();
   for (const ledger::ImageInfo& image : target.images) {

@@ -350,12 +350,14 @@ Json refaults() {
 }
 
 Json cost() {
-  return object({{"bpf_run_ns", described(or_null(whole()), "estimate from one call in 64")},
-                 {"events", whole()},
-                 {"sampling_ns", whole()},
-                 {"cpu_ns", whole()},
-                 {"max_rss_bytes", whole()},
-                 {"probe_hits", whole()}});
+  return object(
+      {{"bpf_run_ns", described(or_null(whole()), "estimate from one call in 64; page faults are not in it")},
+       {"bpf_samples", described(whole(), "calls timed; relative standard error about 1/sqrt of it")},
+       {"events", whole()},
+       {"sampling_ns", whole()},
+       {"cpu_ns", whole()},
+       {"max_rss_bytes", whole()},
+       {"probe_hits", whole()}});
 }
 
 Json other() {
@@ -451,6 +453,7 @@ Json account() {
                  {"uncertain_bytes", described(whole(), "may belong to another part than the one it is in")},
                  {"muzzy_not_resident_bytes", or_null(whole())},
                  {"lazyfree_bytes", whole()},
+                 {"lazyfree_lag_bytes", described(whole(), "by so much lazyfree_bytes may be too low")},
                  {"anon_huge_bytes", whole()},
                  {"swap_bytes", whole()},
                  {"notes", array_of(string())}});
@@ -516,7 +519,8 @@ Json cgroup() {
   return object({{"path", string()},
                  {"version", whole()},
                  {"usage_bytes", or_null(whole())},
-                 {"limit_bytes", or_null(whole())},
+                 {"limit_bytes", described(or_null(whole()), "the lowest from here up")},
+                 {"unlimited", described(boolean(), "none from here up has a limit")},
                  {"anon_bytes", or_null(whole())},
                  {"inactive_file_bytes", or_null(whole())},
                  {"pglazyfree_pages", or_null(whole())},

@@ -20,14 +20,6 @@ std::string time_of_day(int64_t unix_ns) {
   return fmt::format("{:02}:{:02}:{:02}", local.tm_hour, local.tm_min, local.tm_sec);
 }
 
-std::string bytes_or_dash(const ledger::Maybe<uint64_t>& bytes) {
-  return bytes ? human_bytes(*bytes) : "-";
-}
-
-std::string bytes_or_dash(const ledger::Maybe<ledger::Sampled>& bytes) {
-  return bytes ? human_bytes(bytes->value) : "-";
-}
-
 double per_second(uint64_t amount, uint64_t window_ns) {
   return window_ns == 0
              ? 0

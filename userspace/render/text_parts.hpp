@@ -19,6 +19,10 @@ constexpr size_t label_width = 11;  // "paid by    "
 std::string bold(const std::string& line, const TextOptions& options);
 std::string dim(const std::string& line, const TextOptions& options);
 
+/// A header and its rows, fitted to them.
+std::string table(std::vector<Column> layout, const std::vector<std::vector<std::string>>& rows,
+                  const TextOptions& options);
+
 std::string target_text(const ledger::TargetInfo& target, const TextOptions& options);
 std::string summary_text(const ledger::Summary& summary, const TextOptions& options, bool with_legend);
 

@@ -13,10 +13,6 @@ std::string or_dash(const std::string& text) {
   return text.empty() ? "-" : escape(text);
 }
 
-std::string bytes_or_dash(const ledger::Maybe<ledger::Sampled>& bytes) {
-  return bytes ? human_bytes(bytes->value) : "-";
-}
-
 std::string on_off(const std::string& value) {
   return value == "true" ? "on" : value == "false" ? "off" : or_dash(value);
 }
@@ -40,17 +36,6 @@ std::vector<std::string> list_cells(const ListRow& row, const ledger::ImageInfo*
     cells.insert(cells.end(), {"", "", "", "", ""});  // the second image of a process: its memory is above
   }
   return cells;
-}
-
-std::string table(std::vector<Column> layout, const std::vector<std::vector<std::string>>& rows,
-                  const TextOptions& options) {
-  Columns columns(std::move(layout), options.width);
-  columns.fit(rows);
-  std::string out = bold(columns.header(), options) + '\n';
-  for (const auto& row : rows) {
-    out += columns.row(row) + '\n';
-  }
-  return out;
 }
 
 /// Measured in a virtual machine (design, the choice of the instruction).
@@ -181,6 +166,17 @@ std::string structures_list(const ImageReport& report, const TextOptions& option
 }
 
 }  // namespace
+
+std::string table(std::vector<Column> layout, const std::vector<std::vector<std::string>>& rows,
+                  const TextOptions& options) {
+  Columns columns(std::move(layout), options.width);
+  columns.fit(rows);
+  std::string out = bold(columns.header(), options) + '\n';
+  for (const auto& row : rows) {
+    out += columns.row(row) + '\n';
+  }
+  return out;
+}
 
 std::string list_text(const std::vector<ListRow>& rows, const TextOptions& options) {
   if (rows.empty()) {

@@ -38,10 +38,6 @@ uint64_t magnitude(int64_t value) {
   return value < 0 ? uint64_t{0} - static_cast<uint64_t>(value) : static_cast<uint64_t>(value);
 }
 
-std::string bytes_or_dash(const ledger::Maybe<uint64_t>& bytes) {
-  return bytes ? human_bytes(*bytes) : "-";
-}
-
 std::string pages_or_dash(const ledger::Maybe<uint64_t>& pages, uint64_t page_bytes) {
   return pages ? human_bytes(*pages * page_bytes) : "-";
 }
@@ -50,31 +46,37 @@ std::string number_or_dash(const ledger::Maybe<uint64_t>& number) {
   return number ? human_count(*number) : "-";
 }
 
-/// RSS as a line of marks, `width` in all. Parts end where their running sum does, so that rounding never
-/// adds up to another length.
-std::string bar(const Account& account, size_t width) {
-  uint64_t whole = 0;
+/// Amounts side by side as marks, `whole` as wide as `width`. Each ends where their running sum does, so that
+/// rounding never adds up to another length.
+class Bar {
+ public:
+  Bar(uint64_t whole, size_t width)
+      : whole_(static_cast<double>(whole)), width_(static_cast<double>(width)) {}
+
+  void draw(uint64_t amount, char mark) {
+    so_far_ += static_cast<double>(amount);
+    const auto end = whole_ > 0 ? static_cast<size_t>(std::llround(so_far_ / whole_ * width_)) : 0;
+    text_.append(end - std::min(end, text_.size()), mark);
+  }
+  [[nodiscard]] const std::string& text() const { return text_; }
+
+ private:
+  double whole_, width_;
+  double so_far_ = 0;
+  std::string text_;
+};
+
+std::string rss_bar(const Account& account, size_t width) {
+  uint64_t whole = account.unexplained_bytes > 0 ? magnitude(account.unexplained_bytes) : 0;
   for (const PartWords& words : part_words) {
     whole += account.part(words.part).value_or(0);
   }
-  const uint64_t missing = account.unexplained_bytes > 0 ? magnitude(account.unexplained_bytes) : 0;
-  whole += missing;
-  if (whole == 0) {
-    return std::string(width, ' ');
-  }
-  std::string out;
-  uint64_t so_far = 0;
-  const auto draw = [&](uint64_t bytes, char mark) {
-    so_far += bytes;
-    const auto end = static_cast<size_t>(
-        std::llround(static_cast<double>(so_far) / static_cast<double>(whole) * static_cast<double>(width)));
-    out.append(end - std::min(end, out.size()), mark);
-  };
+  Bar bar(whole, width);
   for (const PartWords& words : part_words) {
-    draw(account.part(words.part).value_or(0), words.mark);
+    bar.draw(account.part(words.part).value_or(0), words.mark);
   }
-  draw(missing, unexplained_mark);
-  return out;
+  bar.draw(account.unexplained_bytes > 0 ? magnitude(account.unexplained_bytes) : 0, unexplained_mark);
+  return pad_right(bar.text(), width);
 }
 
 /// What jemalloc says of the part, where that is another number than what is resident.
@@ -107,6 +109,11 @@ bool worth_a_line(const Account& account, Part part) {
   return (usual && account.part(part)) || account.part(part).value_or(0) > 0;
 }
 
+/// The kernel marks lazily freed pages in batches: so little may be lazy all the same.
+bool is_lag(const Account& account, Part part) {
+  return part == Part::redirtied && account.part(part).value_or(0) <= account.lazyfree_lag_bytes;
+}
+
 std::string parts_table(const Account& account, const TextOptions& options) {
   std::vector<std::vector<std::string>> rows;
   const bool split = account.part(Part::active).has_value();
@@ -117,7 +124,9 @@ std::string parts_table(const Account& account, const TextOptions& options) {
       rows.push_back({std::string(1, words.mark), whole_heap ? "heap" : words.label, bytes_or_dash(resident),
                       resident ? percent(*resident, account.rss_bytes) : "-",
                       is_jemallocs(words.part) ? bytes_or_dash(jemalloc_says(account, words.part)) : "",
-                      whole_heap ? "jemalloc's and others'" : words.meaning});
+                      whole_heap                    ? "jemalloc's and others'"
+                      : is_lag(account, words.part) ? "may be not marked lazy yet"
+                                                    : words.meaning});
     }
   }
   rows.push_back({std::string(1, unexplained_mark), "not explained",
@@ -125,31 +134,19 @@ std::string parts_table(const Account& account, const TextOptions& options) {
                   percent(magnitude(account.unexplained_bytes), account.rss_bytes), "",
                   fmt::format("at most {}", human_bytes(account.bound_bytes))});
   rows.push_back({"", "RSS", human_bytes(account.rss_bytes), "", "", ""});
-  Columns columns(
-      {{"", 1, true}, {"", 0, true}, {"RESIDENT"}, {"OF RSS"}, {"JEMALLOC"}, {"", 0, true, 0, "", 20}},
-      options.width);
-  columns.fit(rows);
-  std::string out = bold(columns.header(), options) + '\n';
-  for (const auto& row : rows) {
-    out += columns.row(row) + '\n';
-  }
-  return out + dim("RESIDENT: what the kernel holds. JEMALLOC: what its own books say.", options) + "\n\n";
+  return table(
+             {{"", 1, true}, {"", 0, true}, {"RESIDENT"}, {"OF RSS"}, {"JEMALLOC"}, {"", 0, true, 0, "", 20}},
+             rows, options) +
+         dim("RESIDENT: what the kernel holds. JEMALLOC: what its own books say.", options) + "\n\n";
 }
 
-/// What an arena holds by its books, in the marks of the bar above; `whole` is as wide as `width`.
+/// What an arena holds by its books, in the marks of the bar above.
 std::string arena_bar(const ledger::ArenaReading& arena, uint64_t whole, size_t width) {
-  std::string out;
-  uint64_t so_far = 0;
-  const auto draw = [&](const ledger::Maybe<uint64_t>& pages, char mark) {
-    so_far += pages.value_or(0);
-    const auto end = static_cast<size_t>(
-        std::llround(static_cast<double>(so_far) / static_cast<double>(whole) * static_cast<double>(width)));
-    out.append(end - std::min(end, out.size()), mark);
-  };
-  draw(arena.active_pages, '#');
-  draw(arena.dirty.pages, 'd');
-  draw(arena.muzzy.pages, '~');
-  return out;
+  Bar bar(whole, width);
+  bar.draw(arena.active_pages.value_or(0), '#');
+  bar.draw(arena.dirty.pages.value_or(0), 'd');
+  bar.draw(arena.muzzy.pages.value_or(0), '~');
+  return bar.text();
 }
 
 uint64_t pages_held(const ledger::ArenaReading& arena) {
@@ -175,22 +172,17 @@ std::string arenas_table(const StatsReport& report, const TextOptions& options) 
                     fmt::format("{}/{}", decay_ms(arena.dirty_decay), decay_ms(arena.muzzy_decay)),
                     arena_bar(arena, whole, bar_width)});
   }
-  Columns columns({{"ARENA"},
-                   {"THREADS", 0, false, 0, "THR"},
-                   {"ACTIVE"},
-                   {"DIRTY"},
-                   {"MUZZY"},
-                   {"RETAINED"},
-                   {"DECAY"},
-                   {"", 0, true, 0, "", 8}},
-                  options.width);
-  columns.fit(rows);
-  std::string out = '\n' + bold(columns.header(), options) + '\n';
-  for (const auto& row : rows) {
-    out += columns.row(row) + '\n';
-  }
-  return out + dim("By jemalloc's books. THREADS: assigned to it. DECAY: of dirty/of muzzy pages.", options) +
-         '\n';
+  return "\n" +
+         table({{"ARENA"},
+                {"THREADS", 0, false, 0, "THR"},
+                {"ACTIVE"},
+                {"DIRTY"},
+                {"MUZZY"},
+                {"RETAINED"},
+                {"DECAY"},
+                {"", 0, true, 0, "", 8}},
+               rows, options) +
+         dim("By jemalloc's books. THREADS: assigned to it. DECAY: of dirty/of muzzy pages.", options) + '\n';
 }
 
 /// The size classes that hold most, as mallctl counts them.
@@ -200,20 +192,16 @@ std::string classes_table(const ledger::Reading& reading, const TextOptions& opt
   const auto held = [](const ledger::SizeClass& size) { return size.bytes * size.blocks.value_or(0); };
   std::stable_sort(classes.begin(), classes.end(),
                    [&](const auto& a, const auto& b) { return held(a) > held(b); });
+  const auto unknown = std::erase_if(classes, [](const auto& size) { return !size.blocks; });
   std::erase_if(classes, [&](const auto& size) { return held(size) == 0; });
   std::vector<std::vector<std::string>> rows;
   for (size_t i = 0; i < std::min(classes.size(), most_rows); ++i) {
     rows.push_back({human_bytes(classes[i].bytes), number_or_dash(classes[i].blocks),
                     human_bytes(held(classes[i])), classes[i].large ? "an extent each" : "in slabs"});
   }
-  Columns columns({{"CLASS"}, {"BLOCKS"}, {"BYTES"}, {"", 0, true}}, options.width);
-  columns.fit(rows);
-  std::string out = '\n' + bold(columns.header(), options) + '\n';
-  for (const auto& row : rows) {
-    out += columns.row(row) + '\n';
-  }
-  return out + dim("BLOCKS: allocated, or held by thread caches. The classes that hold most.", options) +
-         '\n';
+  return "\n" + table({{"CLASS"}, {"BLOCKS"}, {"BYTES"}, {"", 0, true}}, rows, options) +
+         dim("BLOCKS: allocated, or held by thread caches. The classes that hold most.", options) + '\n' +
+         (unknown > 0 ? fmt::format("Nothing is known of {} more.\n", unknown) : "");
 }
 
 /// stats.* of the whole process. What `resident` means changed with 5.3.0.
@@ -297,7 +285,7 @@ std::string method_words(const StatsReport& report) {
 
 std::string stats_text(const StatsReport& report, const TextOptions& options) {
   const Account& account = report.account;
-  std::string out = fmt::format("[{}]\n\n{}", bar(account, std::min<size_t>(options.width, 100) - 2),
+  std::string out = fmt::format("[{}]\n\n{}", rss_bar(account, std::min<size_t>(options.width, 100) - 2),
                                 parts_table(account, options));
   const auto labelled = [&](const char* label, const std::string& words) {
     if (!words.empty()) {

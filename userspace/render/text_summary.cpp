@@ -597,7 +597,7 @@ void cost_line(Page& page, const Summary& s) {
   const ledger::Cost& cost = s.cost;
   Phrases text;
   if (cost.bpf_run_ns) {
-    text.add(fmt::format("{} in the kernel ({})", time(*cost.bpf_run_ns),
+    text.add(fmt::format("about {} in the kernel ({})", time(*cost.bpf_run_ns),
                          glue(percent(*cost.bpf_run_ns, s.window_ns) + " of one CPU")));
   } else {
     text.add("kernel time unknown");

@@ -125,6 +125,14 @@ std::string call_name(jt_syscall syscall, int advice) {
                                                                         : ledger::name(syscall);
 }
 
+std::string bytes_or_dash(const ledger::Maybe<uint64_t>& bytes) {
+  return bytes ? human_bytes(*bytes) : "-";
+}
+
+std::string bytes_or_dash(const ledger::Maybe<ledger::Sampled>& bytes) {
+  return bytes ? human_bytes(bytes->value) : "-";
+}
+
 std::string percent(uint64_t part, uint64_t whole) {
   if (part == 0 || whole == 0) {
     return "0 %";

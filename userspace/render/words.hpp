@@ -26,6 +26,10 @@ std::string advice_name(int advice);                    // "MADV_FREE"; "advice 
 /// What a call asked for, in one word: the advice of madvise and process_madvise, else the call's name.
 std::string call_name(jt_syscall syscall, int advice);
 
+/// "-" when unknown.
+std::string bytes_or_dash(const ledger::Maybe<uint64_t>& bytes);
+std::string bytes_or_dash(const ledger::Maybe<ledger::Sampled>& bytes);
+
 std::string percent(uint64_t part, uint64_t whole);  // "92 %"; "<1 %" and ">99 %" where rounding would lie
 std::string seconds(uint64_t ns);                    // "30.0 s", "12 min 5 s", "3 h 20 min"
 std::string decay_time(const std::string& ms);     // "10000" -> "10 s", "0", "-1" -> "never"; "-" when empty

@@ -1,5 +1,6 @@
 #include "sample/cgroup.hpp"
 
+#include <algorithm>
 #include <array>
 #include <cstdlib>
 
@@ -35,11 +36,11 @@ bool has_word(std::string_view list, std::string_view word) {
   return false;
 }
 
-double decimal_behind(std::string_view line, std::string_view key) {
+std::optional<double> decimal_behind(std::string_view line, std::string_view key) {
   const size_t at = line.find(key);
   return at == std::string_view::npos
-             ? 0
-             : std::strtod(std::string(line.substr(at + key.size(), 16)).c_str(), nullptr);
+             ? std::nullopt
+             : std::optional(std::strtod(std::string(line.substr(at + key.size(), 16)).c_str(), nullptr));
 }
 
 std::optional<uint64_t> number_in(const std::string& file) {
@@ -47,13 +48,33 @@ std::optional<uint64_t> number_in(const std::string& file) {
   return text ? number_at(*text) : std::nullopt;
 }
 
-/// Version 1 writes "no limit" as the largest multiple of a page, version 2 as "max".
-std::optional<uint64_t> limit_in(const std::string& file) {
-  const auto value = number_in(file);
-  return value && *value < (uint64_t{1} << 62) ? value : std::nullopt;
+constexpr uint64_t no_limit = uint64_t{1} << 62;
+
+/// Version 1 writes "no limit" as the largest multiple of a page.
+void fill_limit_1(Cgroup& out, std::string_view stat) {
+  const auto limit = counter(stat, "hierarchical_memory_limit");
+  out.unlimited = limit && *limit >= no_limit;
+  if (limit && !out.unlimited) {
+    out.limit_bytes = limit;
+  }
 }
 
-void fill(Cgroup& out, const std::string& folder) {
+/// Version 2: a cgroup may have none ("max"), and one above it may. The root has no such file.
+void fill_limit_2(Cgroup& out, const std::string& mount, std::string below) {
+  out.unlimited = true;
+  while (below.size() > 1 && below.front() == '/') {
+    const auto text = read_file(mount + below + "/memory.max", 64);
+    const auto limit = text ? number_at(*text) : std::nullopt;
+    if (limit) {
+      out.limit_bytes = std::min(*limit, out.limit_bytes.value_or(no_limit));
+    }
+    out.unlimited = out.unlimited && text && !limit;
+    below.erase(below.rfind('/'));
+  }
+}
+
+void fill(Cgroup& out, const std::string& mount, const std::string& below) {
+  const std::string folder = mount + below;
   const auto stat = read_file(folder + "/memory.stat", file_limit);
   const std::string_view text = stat ? std::string_view(*stat) : std::string_view();
   out.inactive_file_bytes = counter(text, out.version == 1 ? "total_inactive_file" : "inactive_file");
@@ -61,7 +82,11 @@ void fill(Cgroup& out, const std::string& folder) {
   out.pglazyfree = counter(text, "pglazyfree");
   out.pglazyfreed = counter(text, "pglazyfreed");
   out.usage_bytes = number_in(folder + (out.version == 1 ? "/memory.usage_in_bytes" : "/memory.current"));
-  out.limit_bytes = limit_in(folder + (out.version == 1 ? "/memory.limit_in_bytes" : "/memory.max"));
+  if (out.version == 1) {
+    fill_limit_1(out, text);
+  } else {
+    fill_limit_2(out, mount, below);
+  }
   if (const auto pressure = read_file(folder + "/memory.pressure", 4096)) {
     out.pressure = parse_pressure(*pressure);
   }
@@ -74,17 +99,18 @@ std::optional<ledger::Pressure> parse_pressure(std::string_view text) {
   bool some = false;
   while (!text.empty()) {
     const std::string_view line = take_line(text);
-    const size_t total = line.find("total=");
-    const auto total_us = total == std::string_view::npos ? std::nullopt : number_at(line.substr(total + 6));
-    if (!total_us) {
+    const size_t at = line.find("total=");
+    const auto total_us = at == std::string_view::npos ? std::nullopt : number_at(line.substr(at + 6));
+    const auto avg10 = decimal_behind(line, "avg10=");
+    if (!total_us || !avg10) {
       continue;
     }
     if (line.substr(0, 5) == "some ") {
       some = true;
-      out.some_avg10 = decimal_behind(line, "avg10=");
+      out.some_avg10 = *avg10;
       out.some_total_us = *total_us;
     } else if (line.substr(0, 5) == "full ") {
-      out.full_avg10 = decimal_behind(line, "avg10=");
+      out.full_avg10 = *avg10;
       out.full_total_us = *total_us;
     }
   }
@@ -126,22 +152,30 @@ std::optional<std::string_view> find_cgroup_path(std::string_view text, int vers
   return std::nullopt;
 }
 
-Result<ledger::Cgroup> read_cgroup(const ProcRoot& proc, pid_t pid) {
+CgroupMounts::CgroupMounts(const ProcRoot& proc) {
+  if (const auto text = read_file(proc.path() + "/self/mountinfo", size_t{16} << 20)) {
+    first_ = find_cgroup_mount(*text, 1);
+    second_ = find_cgroup_mount(*text, 2);
+  }
+}
+
+Result<ledger::Cgroup> read_cgroup(const ProcRoot& proc, pid_t pid, const CgroupMounts& mounts) {
   ASSIGN_OR_RETURN(const std::string membership, proc.read(pid, "cgroup", file_limit));
-  ASSIGN_OR_RETURN(const std::string mounts, read_file(proc.path() + "/self/mountinfo", size_t{16} << 20));
   for (const int version : {1, 2}) {
     const auto path = find_cgroup_path(membership, version);
-    const auto mount = find_cgroup_mount(mounts, version);
+    const auto& mount = mounts.of(version);
     // A path that climbs is outside of what is mounted here (another cgroup namespace).
     if (!path || !mount || path->find("/..") != std::string_view::npos) {
       continue;
     }
     Cgroup out{.path = std::string(*path), .version = version};
     std::string below = out.path;
-    if (mount->root != "/" && below.compare(0, mount->root.size(), mount->root) == 0) {
-      below.erase(0, mount->root.size());
+    const size_t root = mount->root.size();
+    if (mount->root != "/" && below.compare(0, root, mount->root) == 0 &&
+        (below.size() == root || below[root] == '/')) {
+      below.erase(0, root);
     }
-    fill(out, mount->point + below);
+    fill(out, mount->point, below);
     if (out.usage_bytes || out.anon_bytes) {
       return out;
     }

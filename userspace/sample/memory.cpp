@@ -50,8 +50,6 @@ std::chrono::nanoseconds expected_rollup_cost(uint64_t rss_bytes) {
   return std::chrono::nanoseconds(rss_bytes / bytes_per_ns);
 }
 
-namespace {
-
 Result<uint64_t> read_rss(const ProcRoot& proc, pid_t pid) {
   ASSIGN_OR_RETURN(const std::string text, proc.read(pid, "statm", 4096));
   const auto statm = parse_statm(text);
@@ -60,6 +58,8 @@ Result<uint64_t> read_rss(const ProcRoot& proc, pid_t pid) {
   }
   return statm->rss_bytes;
 }
+
+namespace {
 
 /// Not fatal: kernels before 4.14 have none, and a process that ends has an empty one.
 std::optional<SmapsRollup> read_rollup(const ProcRoot& proc, pid_t pid) {

@@ -17,6 +17,8 @@ struct Statm {
 };
 /// /proc/PID/statm: costs 2 us whatever the size of the process.
 std::optional<Statm> parse_statm(std::string_view text);
+/// RSS of a process by statm. 0: it is a zombie.
+Result<uint64_t> read_rss(const ProcRoot& proc, pid_t pid);
 
 struct SmapsRollup {
   uint64_t rss_bytes = 0, anonymous_bytes = 0, lazyfree_bytes = 0;

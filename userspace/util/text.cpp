@@ -147,6 +147,17 @@ Result<std::chrono::milliseconds> parse_duration(std::string_view text) {
   return std::chrono::milliseconds(number * factor);
 }
 
+std::pair<int, int> major_minor(std::string_view version) {
+  int major = 0;
+  int minor = 0;
+  const char* const last = version.data() + version.size();
+  const auto [dot, error] = std::from_chars(version.data(), last, major);
+  if (error == std::errc{} && dot != last && *dot == '.') {
+    std::from_chars(dot + 1, last, minor);
+  }
+  return {major, minor};
+}
+
 bool glob_match(const std::string& pattern, const std::string& text) {
   return ::fnmatch(pattern.c_str(), text.c_str(), 0) == 0;
 }

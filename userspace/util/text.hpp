@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "util/result.hpp"
 
@@ -25,6 +26,9 @@ std::string human_count(uint64_t count);
 
 /// "500ms", "10s", "2m", "1h": a duration needs a unit; Errc::usage otherwise. The range is 1 ms to 10 years.
 Result<std::chrono::milliseconds> parse_duration(std::string_view text);
+
+/// The two numbers that "5.3.0-0-g54eaed1d" or "6.1.0-13-amd64" begin with; 0 for one that is not there.
+std::pair<int, int> major_minor(std::string_view version);
 
 /// Shell pattern with *, ? and [..] over the whole of `text` (fnmatch(3)).
 bool glob_match(const std::string& pattern, const std::string& text);

@@ -131,6 +131,12 @@ TEST(Account, what_moved_while_reading_is_the_bound) {
   EXPECT_EQ(account.unexplained_bytes, static_cast<int64_t>(7 * mib));
 }
 
+TEST(Account, read_only_once_the_bound_says_that_it_is_incomplete) {
+  Observation seen = typical();
+  seen.after.reset();
+  EXPECT_EQ(make_account(seen).notes.size(), 1u);
+}
+
 TEST(Account, without_ranges_it_is_an_estimate_and_says_so) {
   Observation seen = typical();
   ArenaReading& arena = seen.before->arenas[0];

@@ -56,5 +56,34 @@ TEST(Reading, names_of_methods_differ) {
   EXPECT_EQ(names.size(), 4U);
 }
 
+TEST(CompleteFrom, takes_what_is_unknown_and_nothing_else) {
+  Reading structures;
+  structures.arenas.resize(2);
+  structures.arenas[0].active_pages = 5;
+  structures.arenas[1].index = 1;
+  Reading called;
+  called.method = Method::call;
+  called.arenas.resize(2);
+  called.arenas[0].active_pages = 6;
+  called.arenas[0].allocated_bytes = 7;
+  called.arenas[1].index = 2;
+  called.arenas[1].allocated_bytes = 8;
+  structures.complete_from(called);
+  EXPECT_EQ(structures.arenas[0].active_pages, 5u);
+  EXPECT_EQ(structures.arenas[0].allocated_bytes, 7u);
+  EXPECT_FALSE(structures.arenas[1].allocated_bytes);
+  EXPECT_EQ(structures.completed_by, Method::call);
+}
+
+TEST(CompleteFrom, leaves_arenas_of_two_jemallocs_with_one_index_alone) {
+  Reading structures;
+  structures.arenas.resize(2);
+  Reading called;
+  called.arenas.resize(1);
+  called.arenas[0].allocated_bytes = 7;
+  structures.complete_from(called);
+  EXPECT_FALSE(structures.arenas[0].allocated_bytes || structures.arenas[1].allocated_bytes);
+}
+
 }  // namespace
 }  // namespace jemtrace::ledger

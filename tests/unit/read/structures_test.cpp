@@ -201,22 +201,28 @@ TEST_F(ReaderTest, reads_4095_arenas_in_few_calls) {
   EXPECT_LE(memory.calls, 3);
 }
 
-TEST_F(ReaderTest, leaves_out_an_arena_that_says_another_index) {
+TEST_F(ReaderTest, knows_nothing_of_an_arena_that_says_another_index) {
   add_arena(1);
   memory.put(address(1) + 16, 7, 4);
   const auto reading = read();
   ASSERT_TRUE(reading);
-  EXPECT_THAT(reading->arenas, SizeIs(1));
+  ASSERT_THAT(reading->arenas, SizeIs(2));
+  EXPECT_TRUE(reading->arenas[0].active_pages);
+  EXPECT_EQ(reading->arenas[1].index, 1U);
+  EXPECT_FALSE(reading->arenas[1].active_pages);
+  EXPECT_FALSE(reading->total(page).active) << "a sum without it would be too low";
   EXPECT_EQ(reading->discarded, 1U);
   EXPECT_THAT(reading->reasons, Contains(HasSubstr("another index")));
 }
 
-TEST_F(ReaderTest, leaves_out_an_arena_that_is_not_mapped) {
+TEST_F(ReaderTest, knows_nothing_of_an_arena_that_is_not_mapped) {
   memory.put(bias + arenas_at + 8, 0x7777'0000'0000);
   memory.put(bias + arenas_at + 16, 3);  // no address at all
   const auto reading = read();
   ASSERT_TRUE(reading);
-  EXPECT_THAT(reading->arenas, SizeIs(1));
+  ASSERT_THAT(reading->arenas, SizeIs(3));
+  EXPECT_FALSE(reading->arenas[1].dirty.pages || reading->arenas[2].dirty.pages);
+  EXPECT_FALSE(reading->total(page).dirty);
   EXPECT_EQ(reading->discarded, 2U);
 }
 

@@ -188,8 +188,8 @@ came back  6 % of the purged pages were touched again within 10 s (8 % within
            raises no fault
 sweeps     37 dirty, 35 muzzy: 66 background, 6 by arena.<i>.purge
 lost       nothing: every purge was counted
-cost       9.0 ms in the kernel (<1 % of one CPU), 11 ms of jemtrace's own,
-           3.0 ms reading /proc, 14.0 MB
+cost       about 9.0 ms in the kernel (<1 % of one CPU), 11 ms of jemtrace's
+           own, 3.0 ms reading /proc, 14.0 MB
 dirty: freed, kept; muzzy: the kernel may take it; retained: only addresses kept
 )");
 }
@@ -258,8 +258,8 @@ paid by    redis-server 100 %
 RSS        1.17 GB -> 1.13 GB, max 1.28 GB; LazyFree unknown
 came back  not measured
 lost       nothing
-cost       9.0 ms in the kernel (<1 % of one CPU), 11 ms of jemtrace's own,
-           3.0 ms reading /proc, 14.0 MB
+cost       about 9.0 ms in the kernel (<1 % of one CPU), 11 ms of jemtrace's
+           own, 3.0 ms reading /proc, 14.0 MB
 dirty: freed, kept; muzzy: the kernel may take it; retained: only addresses kept
 )");
 }
@@ -304,8 +304,8 @@ failed     3 calls with EINVAL, most often because the memory is locked (mlock,
            1 call with another error
 lost       12 events (ring full), 3 calls that began before tracing; on the
            whole host
-cost       9.0 ms in the kernel (<1 % of one CPU), 11 ms of jemtrace's own,
-           3.0 ms reading /proc, 14.0 MB
+cost       about 9.0 ms in the kernel (<1 % of one CPU), 11 ms of jemtrace's
+           own, 3.0 ms reading /proc, 14.0 MB
 caveat     Tracing began in the middle of the process's life: earlier purges are
            not counted.
 dirty: freed, kept; muzzy: the kernel may take it; retained: only addresses kept
@@ -511,6 +511,7 @@ mallctl    allocated 900 MB, active 1.27 GB, metadata 31.0 MB, resident 1.61 GB
 8.00 MB        100   800 MB  an extent each
    64 B  1 000 000  61.0 MB  in slabs
 BLOCKS: allocated, or held by thread caches. The classes that hold most.
+Nothing is known of 1 more.
 
 ARENA THREADS  ACTIVE  DIRTY   MUZZY RETAINED        DECAY
     0       4 1.27 GB 300 MB 1.76 GB  2.00 GB 500 ms/never ########d~~~~~~~~~~~

@@ -32,6 +32,7 @@ TEST(Pressure, has_some_and_full) {
   EXPECT_EQ(parsed->some_total_us, 123u);
   EXPECT_EQ(parsed->full_total_us, 45u);
   EXPECT_FALSE(parse_pressure("some avg10=0.00\n"));
+  EXPECT_FALSE(parse_pressure("some total=5\n"));
   EXPECT_FALSE(parse_pressure(""));
 }
 
@@ -75,9 +76,10 @@ TEST_F(CgroupFiles, version_2) {
   write("cg/app/memory.max", "max\n");
   write("cg/app/memory.stat", "anon 4096\ninactive_file 8192\npglazyfree 3\npglazyfreed 2\n");
   write("cg/app/memory.pressure", "some avg10=2.00 avg60=0 avg300=0 total=9\n");
-  const auto cgroup = read_cgroup(proc(), 42);
+  const auto cgroup = read_cgroup(proc(), 42, CgroupMounts(proc()));
   ASSERT_TRUE(cgroup);
   EXPECT_EQ(cgroup->version, 2);
+  EXPECT_TRUE(cgroup->unlimited);
   EXPECT_EQ(cgroup->usage_bytes, 1048576u);
   EXPECT_EQ(cgroup->limit_bytes, std::nullopt);
   EXPECT_EQ(cgroup->anon_bytes, 4096u);
@@ -87,16 +89,39 @@ TEST_F(CgroupFiles, version_2) {
   EXPECT_EQ(cgroup->pressure->some_total_us, 9u);
 }
 
+TEST_F(CgroupFiles, a_limit_further_up_is_a_limit) {
+  write("proc/self/mountinfo", "32 25 0:28 / " + (root_ / "cg").string() + " rw - cgroup2 cgroup2 rw\n");
+  write("proc/42/cgroup", "0::/pod/app\n");
+  write("cg/pod/app/memory.current", "1048576\n");
+  write("cg/pod/app/memory.max", "max\n");
+  write("cg/pod/memory.max", "8388608\n");
+  const auto cgroup = read_cgroup(proc(), 42, CgroupMounts(proc()));
+  EXPECT_EQ(cgroup->limit_bytes, 8388608u);
+  EXPECT_FALSE(cgroup->unlimited);
+  fs::remove(root_ / "cg/pod/memory.max");
+  const auto unknown = read_cgroup(proc(), 42, CgroupMounts(proc()));
+  EXPECT_EQ(unknown->limit_bytes, std::nullopt);
+  EXPECT_FALSE(unknown->unlimited);
+}
+
+TEST_F(CgroupFiles, another_cgroup_with_a_name_that_begins_alike_is_not_its_root) {
+  write("proc/self/mountinfo", "32 25 0:28 /pod " + (root_ / "cg").string() + " rw - cgroup2 cgroup2 rw\n");
+  write("proc/42/cgroup", "0::/podium\n");
+  write("cg/ium/memory.current", "1\n");
+  EXPECT_FALSE(read_cgroup(proc(), 42, CgroupMounts(proc())));
+}
+
 TEST_F(CgroupFiles, version_1_in_a_container_whose_root_is_mounted) {
   write("proc/self/mountinfo",
         "31 25 0:27 /docker/abc " + (root_ / "mem").string() + " rw - cgroup cgroup rw,memory\n");
   write("proc/42/cgroup", "4:memory:/docker/abc/app\n0::/\n");
   write("mem/app/memory.usage_in_bytes", "2097152\n");
-  write("mem/app/memory.limit_in_bytes", "9223372036854771712\n");
-  write("mem/app/memory.stat", "rss 1\ntotal_rss 4096\ntotal_inactive_file 8192\n");
-  const auto cgroup = read_cgroup(proc(), 42);
+  write("mem/app/memory.stat",
+        "rss 1\nhierarchical_memory_limit 9223372036854771712\ntotal_rss 4096\ntotal_inactive_file 8192\n");
+  const auto cgroup = read_cgroup(proc(), 42, CgroupMounts(proc()));
   ASSERT_TRUE(cgroup);
   EXPECT_EQ(cgroup->version, 1);
+  EXPECT_TRUE(cgroup->unlimited);
   EXPECT_EQ(cgroup->usage_bytes, 2097152u);
   EXPECT_EQ(cgroup->limit_bytes, std::nullopt);
   EXPECT_EQ(cgroup->anon_bytes, 4096u);
@@ -107,7 +132,7 @@ TEST_F(CgroupFiles, a_path_that_climbs_is_not_followed) {
   write("proc/self/mountinfo", "32 25 0:28 / " + (root_ / "cg/x").string() + " rw - cgroup2 cgroup2 rw\n");
   write("proc/42/cgroup", "0::/../app\n");
   write("cg/app/memory.current", "1048576\n");
-  EXPECT_EQ(read_cgroup(proc(), 42).error().code, Errc::unsupported);
+  EXPECT_EQ(read_cgroup(proc(), 42, CgroupMounts(proc())).error().code, Errc::unsupported);
 }
 
 TEST_F(CgroupFiles, what_a_host_does_not_have_is_unknown) {

@@ -71,5 +71,13 @@ TEST(ParseDuration, needs_a_unit) {
   }
 }
 
+TEST(MajorMinor, are_the_numbers_in_front) {
+  EXPECT_EQ(major_minor("5.3.0-0-g54eaed1d"), std::pair(5, 3));
+  EXPECT_EQ(major_minor("6.18.44-x"), std::pair(6, 18));
+  EXPECT_EQ(major_minor("7"), std::pair(7, 0));
+  EXPECT_EQ(major_minor(""), std::pair(0, 0));
+  EXPECT_EQ(major_minor("v5.3"), std::pair(0, 0));
+}
+
 }  // namespace
 }  // namespace jemtrace

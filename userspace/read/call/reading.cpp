@@ -3,7 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <ctime>
+
+#include "util/clock.hpp"
 
 namespace jemtrace::read {
 namespace {
@@ -11,12 +12,6 @@ namespace {
 constexpr uint64_t most_arenas = 4095;
 constexpr uint64_t most_classes = 4096;
 constexpr unsigned merged = 4096;  // MALLCTL_ARENAS_ALL
-
-uint64_t now_ns() {
-  timespec now{};
-  ::clock_gettime(CLOCK_MONOTONIC, &now);
-  return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec);
-}
 
 /// Requests, and where their answers go.
 class Batch {
@@ -176,10 +171,10 @@ Status read_classes(Caller& caller, ledger::Reading& reading) {
 Result<ledger::Reading> call(Caller& caller, const CallOptions& options) {
   ledger::Reading reading;
   reading.method = ledger::Method::call;
-  const uint64_t begin = now_ns();
+  const uint64_t begin = monotonic_ns();
   Start start;
   TRY(read_start(caller, options, start, reading));
-  reading.at_ns = now_ns();
+  reading.at_ns = monotonic_ns();
   TRY(read_arenas(caller, start, reading));
   if (options.classes) {
     TRY(read_classes(caller, reading));
@@ -198,7 +193,7 @@ Result<ledger::Reading> call(Caller& caller, const CallOptions& options) {
   if (epoch && reading.epoch && *epoch != *reading.epoch) {
     reading.reasons.emplace_back("the program wrote epoch meanwhile: the values are of two moments");
   }
-  reading.cost_ns = now_ns() - begin;
+  reading.cost_ns = monotonic_ns() - begin;
   return reading;
 }
 

@@ -1,0 +1,13 @@
+#include "util/clock.hpp"
+
+#include <ctime>
+
+namespace jemtrace {
+
+uint64_t monotonic_ns() {
+  timespec now{};
+  ::clock_gettime(CLOCK_MONOTONIC, &now);
+  return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec);
+}
+
+}  // namespace jemtrace
