@@ -3,11 +3,13 @@
 #include <fmt/format.h>
 #include <signal.h>
 #include <sys/ioctl.h>
+#include <sys/utsname.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cstdlib>
 
+#include "util/clock.hpp"
 #include "util/text.hpp"
 
 namespace jemtrace::cli {
@@ -54,6 +56,17 @@ Result<int> dispatch(const Options& options) {
 }
 
 }  // namespace
+
+ledger::Header make_header(const Options& options) {
+  utsname host{};
+  ::uname(&host);
+  return {.jemtrace_version = JEMTRACE_VERSION,
+          .kernel = host.release,
+          .host = host.nodename,
+          .start_unix_ns = unix_ns(),
+          .start_mono_ns = monotonic_ns(),
+          .command = options.command};
+}
 
 int report(const Error& error) {
   fmt::print(stderr, "jemtrace: {}\n", error.message());

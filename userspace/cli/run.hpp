@@ -20,6 +20,9 @@ int run(int argc, const char* const* argv);
 /// it.
 int report(const Error& error);
 
+/// Who says what follows, where and since when.
+ledger::Header make_header(const Options& options);
+
 /// Where results go: a file or standard output, as text or NDJSON.
 class Results {
  public:

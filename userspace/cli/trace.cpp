@@ -1,10 +1,6 @@
 #include <fmt/format.h>
 #include <poll.h>
-#include <signal.h>
 #include <sys/resource.h>
-#include <sys/signalfd.h>
-#include <sys/utsname.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -14,6 +10,7 @@
 #include <optional>
 
 #include "cli/run.hpp"
+#include "cli/signals.hpp"
 #include "collect/launch.hpp"
 #include "collect/tracer.hpp"
 #include "ledger/ranges.hpp"
@@ -27,23 +24,6 @@ using collect::Launch;
 using collect::Target;
 using collect::Tracer;
 
-int64_t unix_ns() {
-  timespec now{};
-  ::clock_gettime(CLOCK_REALTIME, &now);
-  return int64_t{now.tv_sec} * 1'000'000'000 + now.tv_nsec;
-}
-
-ledger::Header make_header(const Options& options) {
-  utsname host{};
-  ::uname(&host);
-  return {.jemtrace_version = JEMTRACE_VERSION,
-          .kernel = host.release,
-          .host = host.nodename,
-          .start_unix_ns = unix_ns(),
-          .start_mono_ns = monotonic_ns(),
-          .command = options.command};
-}
-
 uint64_t to_ns(const timeval& time) {
   return static_cast<uint64_t>(time.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(time.tv_usec) * 1000;
 }
@@ -53,36 +33,6 @@ bool overcommit_is_never() {
   const auto text = read_file("/proc/sys/vm/overcommit_memory", 16);
   return text && text->front() == '2';
 }
-
-/// SIGINT and SIGTERM as something to poll for. The second one kills, as it is no longer blocked then.
-class Signals {
- public:
-  Signals() {
-    sigset_t set;
-    sigemptyset(&set);
-    sigaddset(&set, SIGINT);
-    sigaddset(&set, SIGTERM);
-    ::sigprocmask(SIG_BLOCK, &set, &old_);
-    fd_ = Fd(::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
-  }
-  ~Signals() { ::sigprocmask(SIG_SETMASK, &old_, nullptr); }
-  Signals(const Signals&) = delete;
-  Signals& operator=(const Signals&) = delete;
-  [[nodiscard]] int fd() const { return fd_.get(); }
-  /// True when one came; from then on they act as usual.
-  bool take() {
-    signalfd_siginfo info{};
-    if (::read(fd_.get(), &info, sizeof info) != static_cast<ssize_t>(sizeof info)) {
-      return false;
-    }
-    ::sigprocmask(SIG_SETMASK, &old_, nullptr);
-    return true;
-  }
-
- private:
-  sigset_t old_{};
-  Fd fd_;
-};
 
 /// What a sweep's calls add up to, until its thread begins another.
 struct OpenSweep {
