@@ -41,7 +41,6 @@ static __always_inline void classify_call(struct jt_target *target, struct threa
 	struct call *call = &thread->call;
 	struct user_regs regs = {};
 	struct known_walk *walk;
-	__u32 kind;
 
 	if (!read_user_regs(&regs)) {
 		count_loss(JT_LOSS_UNREAD_STACK);
@@ -49,9 +48,9 @@ static __always_inline void classify_call(struct jt_target *target, struct threa
 		call->image = JT_NO_IMAGE;
 		return;
 	}
-	kind = call->advice == MADV_FREE ? WALK_FREE : WALK_OTHER;
-	walk_stack(target, thread, kind, regs.sp + 8 * (target->images[0].wrapper_words & 3), regs.bp);
-	walk = &thread->walks[kind];
+	walk_stack(target, thread, call->advice == MADV_FREE ? WALK_FREE : WALK_OTHER,
+		   regs.sp + 8 * (target->images[0].wrapper_words & 3), regs.bp);
+	walk = current_walk(thread);
 	call->purpose = walk->purpose;
 	call->image = walk->image;
 	call->frames[0] = walk->frames[0];

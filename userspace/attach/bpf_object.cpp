@@ -101,6 +101,7 @@ Result<Skeleton> try_load(const LoadOptions& options, const Features& features) 
   knobs.madvise_nr = SYS_madvise;
   knobs.mremap_nr = SYS_mremap;
   knobs.process_madvise_nr = SYS_process_madvise;
+  std::fill(std::begin(knobs.hist_bounds), std::end(knobs.hist_bounds), ~uint64_t{0} >> 1);
   for (unsigned i = 0; i < JT_HIST_FINITE; ++i) {
     knobs.hist_bounds[i] = ledger::Histogram::upper_bound_ns(i);
   }
