@@ -12,8 +12,10 @@ enum event_mode { EVENTS_NONE, EVENTS_SLOW, EVENTS_ALL };
 
 const volatile bool use_task_storage = true; /* since 5.12 for tracing programs; else the hash below */
 const volatile bool register_all = false;    /* every process that maps a known image becomes a target */
+const volatile bool times_mmap = false;	     /* the enter of mmap is traced, too */
 const volatile __u32 event_mode = EVENTS_NONE;
 const volatile __u64 slow_ns = ~0ULL;
+volatile __u32 stopped = 0; /* nothing is counted any more, and nobody is held: tracing ends */
 /* System call numbers, of x86_64 unless user space says otherwise. */
 const volatile __s32 mmap_nr = 9, munmap_nr = 11, mremap_nr = 25, madvise_nr = 28, process_madvise_nr = 440;
 #define JT_HIST_SLOTS 256			 /* the next power of two after JT_HIST_FINITE */

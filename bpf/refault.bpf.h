@@ -303,7 +303,7 @@ int follow_call(struct trace_event_raw_sys_exit *ctx)
 	struct call *call;
 	__u8 what;
 
-	if (!thread || thread->follow == FOLLOW_NOTHING)
+	if (stopped || !thread || thread->follow == FOLLOW_NOTHING)
 		return 0;
 	call = &thread->call;
 	what = thread->follow;
@@ -359,7 +359,7 @@ int page_fault(struct bpf_raw_tracepoint_args *ctx)
 	struct jt_chunk_pages *pages;
 	struct jt_chunk_set *set;
 
-	if (!has_purged[within(tgid, GATE_SLOTS)])
+	if (!has_purged[within(tgid, GATE_SLOTS)] || stopped)
 		return 0;
 	key = chunk_key(page / JT_CHUNK_PAGES, tgid);
 	index = set_of(hash_of(key));

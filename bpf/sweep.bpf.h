@@ -77,7 +77,7 @@ int decay_probe(struct pt_regs *ctx)
 	__u32 arena = JT_NO_ARENA;
 	__u32 index;
 
-	if (!target)
+	if (!target || stopped)
 		return 0;
 	where = image_at(target, ip);
 	site = where ? site_at(where, ip) : NULL;

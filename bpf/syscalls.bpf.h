@@ -164,7 +164,7 @@ __noinline int end_call(__s64 ret)
 	counters = counters_of(&call->id);
 	if (!counters)
 		return 0;
-	if (!call->start_ns)
+	if (!call->start_ns && (times_mmap || call->syscall != JT_SYS_MMAP))
 		__sync_fetch_and_add(&counters->untimed_calls, 1);
 	calls = &counters->by_purpose[within(call->purpose, JT_PURPOSE_SLOTS)];
 	__sync_fetch_and_add(&counters->syscalls, 1);
@@ -256,24 +256,22 @@ static __always_inline void begin_vector(const struct iovec *vec, __u64 count, _
 }
 
 /*
- * The exit of a call whose enter was skipped (Linux 7.x skips a program while another thread was preempted in it), or
- * came before tracing: arguments and stack are still what they were, so all but its duration is known.
+ * The exit of a call whose enter was skipped (Linux 7.x skips a program while another thread was preempted in it), is
+ * not traced, or came before tracing: arguments and stack are still what they were, so all but its duration, and what
+ * RSS was before it, is known.
  */
-static __always_inline void recover_call(__s64 syscall_nr, __s64 ret)
+static __always_inline void recover_call(enum jt_syscall syscall, const __u64 arg[6], __s64 ret)
 {
 	struct thread *thread;
-	__u64 arg[6];
 
-	read_args(arg);
-	if (syscall_nr == madvise_nr)
-		begin_call(JT_SYS_MADVISE, arg[0], arg[1], arg[2], 1);
-	else if (syscall_nr == munmap_nr)
-		begin_call(JT_SYS_MUNMAP, arg[0], arg[1], 0, 1);
+	if (syscall != JT_SYS_NONE)
+		begin_call(syscall, arg[0], arg[1], syscall == JT_SYS_MADVISE ? arg[2] : 0, 1);
 	thread = find_thread();
 	if (!thread || thread->call.syscall == JT_SYS_NONE) {
 		count_loss(JT_LOSS_UNMATCHED_EXIT);
 		return;
 	}
 	thread->call.start_ns = 0;
+	thread->call.rss_pages = -1;
 	end_call(ret);
 }

@@ -67,15 +67,11 @@ struct thread {
 	struct sweep sweep;
 	__u64 failed_addr; /* the last purge failed here: jemalloc tries the same extent again in another way */
 	__u64 failed_len;
-	__u64 map_len; /* mmap of an executable file in flight; 0: none */
-	__u64 map_offset;
-	__u32 map_fd;
 	__u32 calls;
 	__u8 payer;
 	bool ended;	  /* an exit program has seen the end of the call */
 	__u8 follow;	  /* enum follow: the call's pages, or those of its vector */
 	__u8 follow_from; /* enum jt_state */
-	__u8 pad[4];
 	struct step step;
 	struct known_walk walks[WALK_KINDS];
 	__u64 stack[STACK_WORDS]; /* the top of the user stack, read at once */

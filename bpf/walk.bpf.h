@@ -210,8 +210,9 @@ static __always_inline struct known_walk *current_walk(struct thread *thread)
  * Walks from the return address at `sp` to the function that says why this call was made, or for WALK_CAUSE why this
  * sweep was. The answer is left in current_walk().
  *
- * Where the walk is stands in thread->step and not in variables: what comes out of memory is any number to the verifier,
- * so that all ways through one round meet at the head of the next. With variables this was most of the time to load.
+ * Where the walk is stands in thread->step and not in variables: what comes out of memory is any number to the
+ * verifier, so that all ways through one round meet at the head of the next. With variables this was most of the time
+ * to load.
  */
 static __noinline int walk_stack(struct jt_target *target, struct thread *thread, __u32 kind, __u64 sp, __u64 bp)
 {
