@@ -135,6 +135,9 @@ Status Images::announce(const jt_file& name, const TracedImage* image, uint64_t 
 /// A file that cannot be read or parsed is no reason to lose the others: it counts as holding no jemalloc.
 locate::Located Images::look_inside(int file, bool regular, const std::string& path) {
   constexpr size_t max_refused = 100;
+  if (auto known = regular && !rebuild_ ? locator_.recall(file, path) : std::nullopt) {
+    return std::move(*known);
+  }
   const auto may_hold = regular ? locate::may_hold_jemalloc(file) : Result<bool>(false);
   if (!may_hold || !*may_hold) {
     return {};
