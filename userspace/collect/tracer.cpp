@@ -55,7 +55,7 @@ attach::LoadOptions load_options(const TracerOptions& options) {
   load.register_all = !options.launch && !options.selection.only_pids();
   load.time_mmap = options.time_mmap;
   load.events = options.every_event ? attach::Events::all : attach::Events::none;
-  load.event_ring_bytes = 16 << 20;
+  load.event_ring_bytes = 8 << 20;  // mapped twice in a row: counts twice in our RSS
   load.chunks =
       options.refaults ? 4096 : 0;  // 8 MiB of kernel memory, for what 8 GiB purged in the last minute
   if (!load.register_all) {
