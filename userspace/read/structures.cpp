@@ -469,8 +469,12 @@ class Attempt {
     if (*decay.time_ms < 0) {
       return;
     }
-    decay.epoch_ns = word(raw, layout.epoch);
-    decay.deadline_ns = word(raw, layout.deadline);
+    // Where it stays 0 or is of a later time than now, it is no time of this clock.
+    const auto epoch = *decay.time_ms > 0 ? word(raw, layout.epoch) : std::nullopt;
+    if (epoch && *epoch > 0 && *epoch <= monotonic_ns()) {
+      decay.epoch_ns = epoch;
+      decay.deadline_ns = word(raw, layout.deadline);
+    }
     if (options_.with_backlog) {
       take_backlog(raw, layout, decay);
     }
