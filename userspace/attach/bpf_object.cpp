@@ -70,6 +70,13 @@ std::array<bpf_program*, 4> copies(const jemtrace_bpf& skeleton) {
   return {programs.enter_second, programs.enter_third, programs.exit_second, programs.exit_third};
 }
 
+/// The programs of attach_context().
+std::array<bpf_program*, 6> context_programs(const jemtrace_bpf& skeleton) {
+  const auto& programs = skeleton.progs;
+  return {programs.lock_begins,    programs.lock_ends,    programs.tlb_flushed,
+          programs.reclaim_begins, programs.reclaim_ends, programs.oom_victim};
+}
+
 /// What makes a failed load final, in words.
 tl::unexpected<Error> load_error(int err) {
   if (err == EPERM) {  // EACCES is the verifier's
@@ -114,7 +121,12 @@ Result<Skeleton> try_load(const LoadOptions& options, const Features& features) 
   knobs.last_chunk_set = chunks / JT_CHUNK_WAYS - 1;
   bpf_program__set_autoload(skeleton->progs.page_fault, options.chunks > 0);
   bpf_program__set_autoload(skeleton->progs.follow_call, options.chunks > 0);
+  for (bpf_program* program : context_programs(*skeleton)) {
+    bpf_program__set_autoload(program, options.context);
+  }
   auto& maps = skeleton->maps;
+  bpf_map__set_autocreate(maps.waiting_threads, options.context);
+  bpf_map__set_autocreate(maps.waits_by_target, options.context);
   bpf_map__set_autocreate(features.task_storage ? maps.threads_by_tid : maps.threads, false);
   bpf_map__set_max_entries(maps.targets, options.max_targets);
   bpf_map__set_max_entries(maps.counters, options.max_targets);
@@ -424,6 +436,28 @@ Status BpfObject::attach_page_faults() {
   return {};
 }
 
+BpfObject::Context BpfObject::attach_context() {
+  auto& programs = impl_->skeleton->progs;
+  if (!bpf_program__autoload(programs.lock_begins)) {
+    return {};
+  }
+  const auto both = [this](bpf_program* end, const char* end_name, bpf_program* begin,
+                           const char* begin_name) {
+    return impl_->attach_raw(end, end_name) && impl_->attach_raw(begin, begin_name);
+  };
+  Context on;
+  on.lock =
+      both(programs.lock_ends, "mmap_lock_acquire_returned", programs.lock_begins, "mmap_lock_start_locking");
+  on.flushes = impl_->attach_raw(programs.tlb_flushed, "tlb_flush").has_value();
+  on.reclaim = both(programs.reclaim_ends, "mm_vmscan_direct_reclaim_end", programs.reclaim_begins,
+                    "mm_vmscan_direct_reclaim_begin");
+  // For a cgroup's limit there are tracepoints of their own.
+  (void)both(programs.reclaim_ends, "mm_vmscan_memcg_reclaim_end", programs.reclaim_begins,
+             "mm_vmscan_memcg_reclaim_begin");
+  on.oom = impl_->attach_raw(programs.oom_victim, "mark_victim").has_value();
+  return on;
+}
+
 Result<Uprobes> BpfObject::attach_probes(int file, const std::vector<uint64_t>& offsets) {
   return Uprobes::attach(bpf_program__fd(impl_->skeleton->progs.decay_probe), file, offsets,
                          features_.uprobe_multi);
@@ -529,6 +563,15 @@ std::optional<jt_hist> BpfObject::histogram(const jt_target_id& id, uint8_t tran
   return hist;
 }
 
+std::optional<jt_waits> BpfObject::waits(const jt_target_id& id) const {
+  jt_waits waits{};
+  const int map = bpf_map__fd(impl_->skeleton->maps.waits_by_target);
+  if (map < 0 || lookup(map, &id, &waits) != 0) {
+    return std::nullopt;
+  }
+  return waits;
+}
+
 std::vector<std::pair<jt_payer_key, jt_payer_work>> BpfObject::payers() const {
   return read_all_elements<jt_payer_key, jt_payer_work>(bpf_map__fd(impl_->skeleton->maps.payers));
 }
@@ -626,6 +669,9 @@ void BpfObject::forget(const jt_target_id& id) {
       id, [](uint32_t, jt_chunk_set& set, uint32_t way) { set.key[way] = set.born_ns[way] = 0; });
   auto& maps = impl_->skeleton->maps;
   remove(bpf_map__fd(maps.counters), &id);
+  if (const int map = bpf_map__fd(maps.waits_by_target); map >= 0) {
+    remove(map, &id);
+  }
   for (uint8_t transition = 0; transition < JT_TRANSITIONS; ++transition) {
     for (uint8_t payer = 0; payer < JT_PAYERS; ++payer) {
       const jt_hist_key key{.id = id, .transition = transition, .payer = payer, .pad = {}};

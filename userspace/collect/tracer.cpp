@@ -54,6 +54,7 @@ attach::LoadOptions load_options(const TracerOptions& options) {
   attach::LoadOptions load;
   load.register_all = !options.launch && !options.selection.only_pids();
   load.time_mmap = options.time_mmap;
+  load.context = options.context;
   load.events = options.every_event ? attach::Events::all : attach::Events::none;
   load.event_ring_bytes = 16 << 20;
   load.chunks =
@@ -101,6 +102,7 @@ Result<std::unique_ptr<Tracer>> Tracer::start(TracerOptions options, Listener li
     if (tracer->options_.every_event) {
       TRY(tracer->bpf_->attach_mremap());
     }
+    tracer->context_ = tracer->bpf_->attach_context();
   }
   {
     const Stopwatch watch(tracer->timings_.scan_ns);
@@ -269,6 +271,17 @@ void Tracer::handle(const jt_event_header& event) {
         jt_target past{.id = event.id, .n_images = 1, .flags = 0, .images = {}};
         past.images[0].image = lifecycle.image;
         adopt(past, true);
+      }
+      break;
+    case JT_EV_OOM:
+      if (listener_.on_oom) {
+        const jt_event_header& h = lifecycle.h;
+        listener_.on_oom({.pid = static_cast<pid_t>(lifecycle.parent),
+                          .comm = std::string(h.comm, ::strnlen(h.comm, sizeof h.comm)),
+                          .at_ns = h.ts_ns,
+                          .anon_rss_bytes = {},
+                          .file_rss_bytes = {},
+                          .source = "oom:mark_victim"});
       }
       break;
     default:
@@ -507,7 +520,26 @@ void Tracer::read_states(Target& target) {
   }
 }
 
+ledger::Waits Tracer::waits(const Target& target) const {
+  const bool over = target.ended || stopped_;
+  const jt_waits seen = over ? target.final_waits : bpf_->waits(target.id).value_or(jt_waits{});
+  ledger::Waits out;
+  if (context_.lock) {
+    out.lock_ns = seen.lock_ns;
+    out.locks = seen.locks;
+  }
+  if (context_.flushes) {
+    out.remote_flushes = seen.remote_flushes;
+  }
+  if (context_.reclaim) {
+    out.reclaim_ns = seen.reclaim_ns;
+    out.reclaims = seen.reclaims;
+  }
+  return out;
+}
+
 void Tracer::finish(Target& target) {
+  target.final_waits = bpf_->waits(target.id).value_or(jt_waits{});
   target.final_totals = totals(target);
   target.final_waiting = bpf_->waiting_pages(target.id);
   sample(target, target.final_totals);

@@ -22,6 +22,7 @@ namespace jemtrace::collect {
 struct TracerOptions {
   discover::Selection selection;
   bool every_event = false;     // --events: each call is handed on, not only counted
+  bool context = false;         // what purges wait for, and OOM kills: Tracer::waits, Listener::on_oom
   bool refaults = true;         // which purged pages are touched again
   bool time_mmap = false;       // how long mmap takes by which jemalloc gives pages back
   std::optional<pid_t> launch;  // a process about to exec: it and its descendants are the targets
@@ -42,6 +43,7 @@ class Tracer {
     std::function<void(Target&)> on_target;  // a target is complete: its images are known
     std::function<void(Target&)> on_end;     // it has ended; its final numbers are in place
     std::function<void(Target&, const jt_call_event&)> on_call;  // with every_event
+    std::function<void(const ledger::OomKill&)> on_oom;          // with context: any process of the host
   };
 
   static Result<std::unique_ptr<Tracer>> start(TracerOptions options, Listener listener,
@@ -61,6 +63,8 @@ class Tracer {
   /// Takes statm and jemalloc's own numbers, and smaps_rollup when it may have changed; what costs has a
   /// budget.
   void sample(Target& target, const ledger::Totals& now);
+  /// With context: what it has waited for; what this kernel has no tracepoint for is unknown.
+  [[nodiscard]] ledger::Waits waits(const Target& target) const;
   [[nodiscard]] ledger::Summary summary(const Target& target) const;
   [[nodiscard]] ledger::Losses losses() const;
 
@@ -114,6 +118,7 @@ class Tracer {
   } sampling_;
   bool stopping_ = false, stopped_ = false;
   std::thread detaching_;
+  attach::BpfObject::Context context_;
   Timings timings_;
   std::vector<std::string> notes_;
 };

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "ledger/model.hpp"
+#include "render/diagnosis.hpp"
 #include "render/reports.hpp"
 
 /// Pieces that several kinds of NDJSON line share.
@@ -30,6 +31,9 @@ Json list_line(const ListRow& row);
 Json image_line(const ImageReport& report);
 Json stats_line(const StatsReport& report);
 Json check_line(const CheckItem& item);
+Json finding_line(const ledger::Finding& finding);
+Json diagnosis_line(const DiagnosisReport& report);
+Json flush_line(const FlushReport& report);
 
 /// The settings that are always named, null when unknown; others follow when known.
 inline constexpr const char* named_settings[] = {

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "ledger/model.hpp"
+#include "render/diagnosis.hpp"
 #include "render/reports.hpp"
 #include "render/sink.hpp"
 
@@ -34,6 +35,8 @@ class Output {
   virtual void image(const ImageReport& report) = 0;
   virtual void stats(const StatsReport& report) = 0;
   virtual void check(const std::vector<CheckItem>& items) = 0;
+  virtual void diagnosis(const DiagnosisReport& report) = 0;
+  virtual void flush(const FlushReport& report) = 0;
 };
 
 struct TextOptions {
