@@ -24,7 +24,9 @@ struct CacheReading {
 
 /// The decay of dirty or of muzzy pages in one arena.
 struct DecayReading {
-  std::optional<int64_t> time_ms;                          // arena.<i>.dirty_decay_ms: -1 never, 0 at once
+  std::optional<int64_t> time_ms;  // arena.<i>.dirty_decay_ms: -1 never, 0 at once
+  std::optional<uint64_t>
+      epoch_ns;  // CLOCK_MONOTONIC: when it last looked at its clock, to a 200th of the time
   std::optional<uint64_t> limit_pages;                     // npages_limit: how many may stay unpurged now
   std::optional<uint64_t> npurge, nmadvise, purged_pages;  // unknown when built without stats
 };

@@ -174,6 +174,7 @@ class Attempt {
     for (const DecayLayout* decay : {&s_.dirty_decay, &s_.muzzy_decay}) {
       windows_.want(decay->time_ms, 8);
       windows_.want(decay->interval, 8);
+      windows_.want(decay->epoch, 8);
       if (decay->npages_limit) {
         windows_.want(decay->npages_limit, 8);
       } else {
@@ -470,6 +471,11 @@ class Attempt {
     // Without a time that runs the limit is what was left of an earlier one.
     if (*decay.time_ms < 0) {
       return;
+    }
+    // Where it stays 0 or is of a later time than now, it is no time of this clock.
+    const auto epoch = *decay.time_ms > 0 ? word(raw, layout.epoch) : std::nullopt;
+    if (epoch && *epoch > 0 && *epoch <= monotonic_ns()) {
+      decay.epoch_ns = epoch;
     }
     const auto limit = layout.npages_limit ? word(raw, layout.npages_limit) : backlog_limit(raw, layout);
     decay.limit_pages = *decay.time_ms == 0 ? std::optional<uint64_t>(0)
