@@ -187,18 +187,54 @@ int next_key(int fd, const void* key, void* next) {
   return bpf_map_get_next_key(fd, key, next);
 }
 
-template <typename Key, typename Value>
-std::vector<std::pair<Key, Value>> read_all_elements(int fd) {
-  std::vector<std::pair<Key, Value>> out;
+/// One by one, where many at a time are not to be had.
+template <typename Key, typename Value, typename Visit>
+void each_by_key(int fd, Visit visit) {
   Key key{};
   Key next{};
   Value value{};
   for (int more = next_key(fd, nullptr, &next); more == 0; more = next_key(fd, &key, &next)) {
     key = next;
     if (lookup(fd, &key, &value) == 0) {
-      out.emplace_back(key, value);
+      visit(key, value);
     }
   }
+}
+
+/// All elements of a hash, some at a time: the kernel goes from bucket to bucket, so that none that stays in
+/// the map is left out or comes twice. A batch has to hold the fullest bucket.
+template <typename Key, typename Value, typename Visit>
+void each_element(int fd, Visit visit) {
+  constexpr uint32_t at_a_time = 64;
+  std::vector<Key> keys(at_a_time);
+  std::vector<Value> values(at_a_time);
+  uint32_t position = 0;  // of the next bucket
+  bool first = true;
+  for (bool more = true; more; first = false) {
+    uint32_t count = at_a_time;
+    int status = 0;
+    {
+      const Undisturbed here;
+      status = bpf_map_lookup_batch(fd, first ? nullptr : &position, &position, keys.data(), values.data(),
+                                    &count, nullptr);
+    }
+    more = status == 0;
+    if (!more && errno != ENOENT) {  // that is the end
+      if (first) {
+        each_by_key<Key, Value>(fd, visit);
+      }
+      return;
+    }
+    for (uint32_t i = 0; i < count; ++i) {
+      visit(keys[i], values[i]);
+    }
+  }
+}
+
+template <typename Key, typename Value>
+std::vector<std::pair<Key, Value>> read_all_elements(int fd) {
+  std::vector<std::pair<Key, Value>> out;
+  each_element<Key, Value>(fd, [&](const Key& key, const Value& value) { out.emplace_back(key, value); });
   return out;
 }
 
@@ -570,6 +606,15 @@ std::optional<jt_waits> BpfObject::waits(const jt_target_id& id) const {
     return std::nullopt;
   }
   return waits;
+}
+
+void BpfObject::each_counters(
+    const std::function<void(const jt_target_id&, const jt_counters&)>& visit) const {
+  each_element<jt_target_id, jt_counters>(bpf_map__fd(impl_->skeleton->maps.counters), visit);
+}
+
+void BpfObject::each_histogram(const std::function<void(const jt_hist_key&, const jt_hist&)>& visit) const {
+  each_element<jt_hist_key, jt_hist>(bpf_map__fd(impl_->skeleton->maps.hists), visit);
 }
 
 std::vector<std::pair<jt_payer_key, jt_payer_work>> BpfObject::payers() const {
