@@ -36,6 +36,7 @@ struct Raw {
   bool events = false, no_refaults = false, strict = false, verbose = false, schema = false, rebuild = false,
        arenas = false;
   RawCall call;
+  MergeOptions merge;
 };
 
 void add_selection(CLI::App& app, Raw& raw) {
@@ -116,6 +117,7 @@ Result<Options> check(const Raw& raw, Verb verb, std::vector<std::string> comman
   options.image = raw.image;
   options.rebuild = raw.rebuild;
   options.arenas = raw.arenas;
+  options.merge = raw.merge;
   TRY(fill_selection(raw, options.selection));
   ASSIGN_OR_RETURN(options.call, check_call(raw.call));
   if ((options.call.wanted || verb == Verb::prof) &&
@@ -183,6 +185,9 @@ Parsed parse(int argc, const char* const* argv) {
   CLI::App* prof = app.add_subcommand("prof", "jemalloc's heap profiler in a process: dump, on, off");
   add_selection(*prof, raw);
   add_prof_options(*prof, raw.call);
+  CLI::App* merge = app.add_subcommand("merge", "add up the histograms and counters of many runs and hosts");
+  add_merge_options(*merge, raw.merge);
+  add_format(*merge, raw);
   CLI::App* host =
       app.add_subcommand("check", "what this host allows, and what to do about what it does not");
   add_format(*host, raw);
@@ -209,6 +214,8 @@ Parsed parse(int argc, const char* const* argv) {
     verb = Verb::stats;
   } else if (prof->parsed()) {
     verb = Verb::prof;
+  } else if (merge->parsed()) {
+    verb = Verb::merge;
   } else if (host->parsed()) {
     verb = Verb::check;
   }

@@ -127,6 +127,7 @@ class TextOutput final : public Output {
     put_now(target_text(report.target, options_) + '\n' + stats_text(report, options_));
   }
   void check(const std::vector<CheckItem>& items) override { put_now(check_text(items, options_)); }
+  void merged(const ledger::Fleet& fleet) override { put_now(merged_text(fleet, options_)); }
 
  private:
   void put(const std::string& lines) { sink_.write(lines); }
