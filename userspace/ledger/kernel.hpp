@@ -47,13 +47,16 @@ struct Cgroup {
   std::optional<uint64_t> limit_bytes;  // the lowest one from it up to what is mounted
   bool unlimited = false;               // no cgroup up there has a limit; false and no limit_bytes: unknown
   std::optional<uint64_t> anon_bytes, inactive_file_bytes;
-  std::optional<uint64_t> pglazyfree, pglazyfreed;  // pages, since the cgroup was made
-  std::optional<Pressure> pressure;                 // version 2
+  std::optional<uint64_t> file_bytes, kernel_bytes;  // page cache with shared memory; the kernel's own
+  std::optional<uint64_t> pglazyfree, pglazyfreed;   // pages, since the cgroup was made
+  std::optional<Pressure> pressure;                  // version 2
 };
 
 /// The whole host.
 struct Host {
   std::optional<uint64_t> pglazyfree, pglazyfreed;  // pages, since boot
+  /// Pages reclaimed from the lists of file pages, lazily freed ones among them; looked at; read again.
+  std::optional<uint64_t> pgsteal_file, pgscan_kswapd, pgscan_direct, workingset_refault_file;
   std::optional<uint64_t> thp_collapse_alloc, thp_split_page, thp_deferred_split_page;
   std::optional<uint64_t> mem_total_bytes, mem_available_bytes;
   std::optional<Pressure> pressure;

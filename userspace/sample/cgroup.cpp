@@ -79,6 +79,9 @@ void fill(Cgroup& out, const std::string& mount, const std::string& below) {
   const std::string_view text = stat ? std::string_view(*stat) : std::string_view();
   out.inactive_file_bytes = counter(text, out.version == 1 ? "total_inactive_file" : "inactive_file");
   out.anon_bytes = counter(text, out.version == 1 ? "total_rss" : "anon");
+  out.file_bytes = counter(text, out.version == 1 ? "total_cache" : "file");
+  out.kernel_bytes =
+      out.version == 1 ? number_in(folder + "/memory.kmem.usage_in_bytes") : counter(text, "kernel");
   out.pglazyfree = counter(text, "pglazyfree");
   out.pglazyfreed = counter(text, "pglazyfreed");
   out.usage_bytes = number_in(folder + (out.version == 1 ? "/memory.usage_in_bytes" : "/memory.current"));
