@@ -4,6 +4,7 @@
 #include <bpf/btf.h>
 #include <bpf/libbpf.h>
 #include <fmt/format.h>
+#include <linux/membarrier.h>
 #include <linux/perf_event.h>
 #include <poll.h>
 #include <sched.h>
@@ -100,6 +101,7 @@ Result<Skeleton> try_load(const LoadOptions& options, const Features& features) 
   knobs.use_task_storage = features.task_storage;
   knobs.use_cpu_share = features.cpu_share;
   knobs.register_all = options.register_all;
+  knobs.times_mmap = options.time_mmap;
   knobs.event_mode = static_cast<uint32_t>(options.events);
   knobs.slow_ns = options.slow_ns;
   knobs.mmap_nr = SYS_mmap;
@@ -107,6 +109,7 @@ Result<Skeleton> try_load(const LoadOptions& options, const Features& features) 
   knobs.madvise_nr = SYS_madvise;
   knobs.mremap_nr = SYS_mremap;
   knobs.process_madvise_nr = SYS_process_madvise;
+  std::fill(std::begin(knobs.hist_bounds), std::end(knobs.hist_bounds), ~uint64_t{0} >> 1);
   for (unsigned i = 0; i < JT_HIST_FINITE; ++i) {
     knobs.hist_bounds[i] = ledger::Histogram::upper_bound_ns(i);
   }
@@ -363,15 +366,14 @@ Status BpfObject::attach_lifecycle() {
   TRY(impl_->attach_raw(programs.on_fork, "sched_process_fork"));
   TRY(impl_->attach_raw(programs.on_exec, "sched_process_exec"));
   TRY(impl_->attach_raw(programs.on_exit, "sched_process_exit"));
-  return attach_call("mmap");
+  TRY(attach_exit("mmap"));
+  return impl_->skeleton->rodata->times_mmap ? attach_enter("mmap") : Status();
 }
 
 // Each tracepoint costs ~30 ms to leave, as the kernel waits for a grace period: only those that can matter
-// are taken. Exits first: an enter without its exit would be a call that never ends. Copies behind the first:
-// they do what is left to do.
-Status BpfObject::attach_call(const char* syscall) {
+// are taken. Copies behind the first: they do what is left to do.
+Status BpfObject::attach_exit(const char* syscall) {
   auto& programs = impl_->skeleton->progs;
-  const std::string enter = std::string("sys_enter_") + syscall;
   const std::string exit = std::string("sys_exit_") + syscall;
   TRY(impl_->attach_tracepoint(programs.exit_call, exit.c_str()));
   if (features_.preemptible) {
@@ -381,12 +383,24 @@ Status BpfObject::attach_call(const char* syscall) {
   if (features_.page_faults) {
     TRY(impl_->attach_tracepoint(programs.follow_call, exit.c_str()));
   }
+  return {};
+}
+
+Status BpfObject::attach_enter(const char* syscall) {
+  auto& programs = impl_->skeleton->progs;
+  const std::string enter = std::string("sys_enter_") + syscall;
   TRY(impl_->attach_tracepoint(programs.enter_call, enter.c_str()));
   if (features_.preemptible) {
     TRY(impl_->attach_tracepoint(programs.enter_second, enter.c_str()));
     TRY(impl_->attach_tracepoint(programs.enter_third, enter.c_str()));
   }
   return {};
+}
+
+// Exits first: an enter without its exit would be a call that never ends.
+Status BpfObject::attach_call(const char* syscall) {
+  TRY(attach_exit(syscall));
+  return attach_enter(syscall);
 }
 
 Status BpfObject::attach_syscalls() {
@@ -419,6 +433,16 @@ Status BpfObject::attach_page_faults() {
 Result<Uprobes> BpfObject::attach_probes(int file, const std::vector<uint64_t>& offsets) {
   return Uprobes::attach(bpf_program__fd(impl_->skeleton->progs.decay_probe), file, offsets,
                          features_.uprobe_multi);
+}
+
+void BpfObject::stop_counting() {
+  impl_->skeleton->bss->stopped = 1;
+}
+
+void BpfObject::wait_for_running() {
+  // What it asks of all CPUs is what the kernel calls a grace period, in which no program runs from before to
+  // after. Where a kernel has none of it, what is in flight has ended long before the maps are read.
+  ::syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0);
 }
 
 void BpfObject::detach() {

@@ -23,6 +23,7 @@ enum class Events : uint32_t { none = 0, slow = 1, all = 2 };
 
 struct LoadOptions {
   bool register_all = true;  // processes that map a known image become targets by themselves
+  bool time_mmap = false;    // jemalloc gives pages back by mmap (vm.overcommit_memory 2): how long it takes
   Events events = Events::none;
   uint64_t slow_ns = ~uint64_t{0};
   uint32_t max_targets = 16384;
@@ -60,7 +61,13 @@ class BpfObject {
   /// tracepoints; what comes back is not known then.
   Status attach_page_faults();
   Result<Uprobes> attach_probes(int file, const std::vector<uint64_t>& offsets);
-  /// Takes all programs off their hooks; the maps stay readable.
+  /// What begins from here on is not counted.
+  void stop_counting();
+  /// After stop_counting(): until the programs that were running then have ended, and the maps stand still,
+  /// one grace period. Since Linux 7.x one that is preempted in the middle may still finish its call.
+  static void wait_for_running();
+  /// Takes all programs off their hooks; the maps stay readable. Takes a grace period per system call's
+  /// tracepoint.
   void detach();
 
   [[nodiscard]] const Features& features() const { return features_; }
@@ -108,6 +115,8 @@ class BpfObject {
  private:
   struct Impl;
   Status attach_call(const char* syscall);
+  Status attach_exit(const char* syscall);
+  Status attach_enter(const char* syscall);
   [[nodiscard]] std::optional<uint64_t> missed_runs() const;
   [[nodiscard]] std::optional<uint64_t> sum_of_cpus(uint32_t slot) const;
   explicit BpfObject(std::unique_ptr<Impl> impl);

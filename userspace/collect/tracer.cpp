@@ -53,6 +53,7 @@ bool huge_pages_possible(const ledger::TargetInfo& target) {
 attach::LoadOptions load_options(const TracerOptions& options) {
   attach::LoadOptions load;
   load.register_all = !options.launch && !options.selection.only_pids();
+  load.time_mmap = options.time_mmap;
   load.events = options.every_event ? attach::Events::all : attach::Events::none;
   load.event_ring_bytes = 16 << 20;
   load.chunks =
@@ -75,6 +76,7 @@ Tracer::Tracer(TracerOptions options, Listener listener, ProcRoot proc,
 
 Tracer::~Tracer() {
   stop();
+  wait_until_detached();
 }
 
 Result<std::unique_ptr<Tracer>> Tracer::start(TracerOptions options, Listener listener, ProcRoot proc) {
@@ -327,6 +329,12 @@ void Tracer::look_at_mapping(const jt_lifecycle_event& event) {
 }
 
 void Tracer::on_new_file(const jt_lifecycle_event& event) {
+  if (stopping_) {
+    if (event.held != 0) {
+      release(proc_, static_cast<pid_t>(event.h.id.tgid));
+    }
+    return;
+  }
   if (!images_.knows(event.file)) {
     look_at_mapping(event);
   }
@@ -363,7 +371,9 @@ void Tracer::end(uint64_t born_ns) {
   }
   std::unique_ptr<Target> target = std::move(it->second);
   targets_.erase(it);
-  images_.drop_wrong_probes();  // a short run has not had its turn
+  if (!stopping_) {
+    images_.drop_wrong_probes();  // a short run has not had its turn
+  }
   finish(*target);
   target->final_waiting.pages = {};  // nobody is left to touch them
   target->ended = true;
@@ -617,19 +627,29 @@ void Tracer::stop() {
   if (stopped_) {
     return;
   }
-  {
-    const Stopwatch watch(timings_.detach_ns);
-    images_.drop_wrong_probes();
+  const Stopwatch watch(timings_.stop_ns);
+  images_.drop_wrong_probes();
+  stopping_ = true;  // from here on the links and probes are the other thread's
+  bpf_->stop_counting();
+  detaching_ = std::thread([this] {
+    const Stopwatch detach(timings_.detach_ns);
     std::thread probes([this] { images_.detach_probes(); });  // each side waits for the kernel: together
     bpf_->detach();
     probes.join();
-  }
+  });
+  bpf_->wait_for_running();
   // What is still in the rings: last calls, and whoever was stopped for us and must go on.
   (void)bpf_->poll(0, [this](const jt_event_header& event) { handle(event); });
   for (const auto& [born, target] : targets_) {
     finish(*target);
   }
   stopped_ = true;
+}
+
+void Tracer::wait_until_detached() {
+  if (detaching_.joinable()) {
+    detaching_.join();
+  }
 }
 
 }  // namespace jemtrace::collect

@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "attach/bpf_object.hpp"
@@ -22,12 +23,15 @@ struct TracerOptions {
   discover::Selection selection;
   bool every_event = false;     // --events: each call is handed on, not only counted
   bool refaults = true;         // which purged pages are touched again
+  bool time_mmap = false;       // how long mmap takes by which jemalloc gives pages back
   std::optional<pid_t> launch;  // a process about to exec: it and its descendants are the targets
 };
 
 /// How long the parts of starting and stopping took, for -v and the benchmarks.
 struct Timings {
-  uint64_t load_ns = 0, scan_ns = 0, attach_ns = 0, detach_ns = 0;
+  uint64_t load_ns = 0, scan_ns = 0, attach_ns = 0;
+  uint64_t stop_ns = 0;    // until the last numbers are there
+  uint64_t detach_ns = 0;  // until nothing is left in the kernel; begins with that
 };
 
 /// Not thread-safe. Errors about one target are kept as that target's caveats; only what stops the whole is
@@ -60,8 +64,11 @@ class Tracer {
   [[nodiscard]] ledger::Summary summary(const Target& target) const;
   [[nodiscard]] ledger::Losses losses() const;
 
-  /// Ends tracing: detaches everything, then takes the last numbers of all live targets.
+  /// Ends tracing: nothing is counted any more, the last numbers of all live targets are taken. The kernel's
+  /// hooks are still being left when this returns, which takes longer.
   void stop();
+  /// Returns when nothing of us is left in the kernel.
+  void wait_until_detached();
 
   [[nodiscard]] const attach::Features& features() const { return bpf_->features(); }
   [[nodiscard]] const Timings& timings() const { return timings_; }
@@ -105,7 +112,8 @@ class Tracer {
     uint64_t set_ns = 0, touched_pages = 0, evicted_chunks = 0;  // at that time
     uint32_t shift = 0;                                          // one chunk in 2^shift is followed
   } sampling_;
-  bool stopped_ = false;
+  bool stopping_ = false, stopped_ = false;
+  std::thread detaching_;
   Timings timings_;
   std::vector<std::string> notes_;
 };
