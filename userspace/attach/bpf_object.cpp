@@ -58,6 +58,8 @@ struct CloseRing {
 struct CloseLink {
   void operator()(bpf_link* link) const { bpf_link__destroy(link); }
 };
+constexpr const char* kernel_types = "/sys/kernel/btf/vmlinux";
+
 struct CloseSkeleton {
   void operator()(jemtrace_bpf* skeleton) const { jemtrace_bpf__destroy(skeleton); }
 };
@@ -84,7 +86,7 @@ tl::unexpected<Error> load_error(int err) {
                       "run as root, or give the program CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE "
                       "(jemtrace check shows which is missing)");
   }
-  if (::access("/sys/kernel/btf/vmlinux", R_OK) != 0) {
+  if (::access(kernel_types, R_OK) != 0) {
     return fail(
         Errc::unsupported, "this kernel has no BTF: /sys/kernel/btf/vmlinux is missing",
         "a kernel with CONFIG_DEBUG_INFO_BTF is needed (all of Debian 11 and later, Ubuntu 20.10, RHEL 8.2)");
@@ -94,7 +96,11 @@ tl::unexpected<Error> load_error(int err) {
 }
 
 Result<Skeleton> try_load(const LoadOptions& options, const Features& features) {
-  Skeleton skeleton(jemtrace_bpf__open());
+  // Told where the kernel's types are, libbpf does not look for them in modules as well when this kernel
+  // lacks one of ours. Up to libbpf 1.3 that look ends in EPERM for who has CAP_BPF but not CAP_SYS_ADMIN.
+  LIBBPF_OPTS(bpf_object_open_opts, open_options);
+  open_options.btf_custom_path = ::access(kernel_types, R_OK) == 0 ? kernel_types : nullptr;
+  Skeleton skeleton(jemtrace_bpf__open_opts(&open_options));
   if (!skeleton) {
     return load_error(errno);
   }
