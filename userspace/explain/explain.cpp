@@ -55,6 +55,7 @@ constexpr Beats beats[] = {
     {"LOCK_BOUND_PURGE", "WORK_BOUND_PURGE"},
     {"LOCK_BOUND_PURGE", "APP_THREADS_PAY"},  // they pay for the lock
     {"SHOOTDOWN_BOUND", "WORK_BOUND_PURGE"},
+    {"PURGE_THRASH", "WORK_BOUND_PURGE"},
     {"EAGER_OVERSIZE", "WORK_BOUND_PURGE"},
     {"APP_THREADS_PAY", "WORK_BOUND_PURGE"},
 };

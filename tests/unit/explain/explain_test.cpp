@@ -129,6 +129,25 @@ TEST(Explain, retained_memory_in_huge_pages_was_refilled) {
   EXPECT_EQ(first_of(in), "HEALTHY");
 }
 
+TEST(Explain, growth_that_khugepaged_explains_is_a_refill) {
+  Inputs in = well();
+  in.end.rss = *in.start.rss + 100 * mib;
+  EXPECT_EQ(first_of(in), "HEALTHY");
+  in.collapses = ledger::Collapses{.huge_pages = 60, .filled_bytes = 80 * mib};
+  EXPECT_EQ(first_of(in), "KHUGEPAGED_REFILL");
+}
+
+TEST(Explain, what_the_kernel_took_lazily_is_what_is_muzzy_and_gone) {
+  Inputs in = well();
+  in.start.muzzy_gone = 10 * mib;
+  in.end.muzzy_gone = 90 * mib;
+  EXPECT_EQ(lazily_taken(in), 80 * mib);
+  in.end.muzzy_gone = 5 * mib;
+  EXPECT_EQ(lazily_taken(in), 0u);
+  in.start.muzzy_gone = {};
+  EXPECT_FALSE(lazily_taken(in));
+}
+
 TEST(Explain, what_is_charged_and_nowhere_mapped_is_a_ghost) {
   Inputs in = well();
   in.end.cgroup->usage_bytes = 700 * mib;
