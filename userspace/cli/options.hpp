@@ -7,12 +7,13 @@
 
 #include "cli/call_options.hpp"
 #include "cli/diagnose_options.hpp"
+#include "cli/merge_options.hpp"
 #include "discover/selection.hpp"
 #include "util/result.hpp"
 
 namespace jemtrace::cli {
 
-enum class Verb { trace, list, image, stats, prof, diagnose, check, json_schema };
+enum class Verb { trace, list, image, stats, prof, diagnose, merge, check, json_schema };
 enum class Format { text, json };
 
 /// The command line, checked.
@@ -34,6 +35,7 @@ struct Options {
   CallOptions call;     // of stats
   ProfOptions prof;
   DiagnoseOptions diagnose;
+  MergeOptions merge;
 };
 
 /// What to do, or what to print and leave with: help and version are no errors.

@@ -46,6 +46,8 @@ Result<int> dispatch(const Options& options) {
       return prof(options);
     case Verb::diagnose:
       return diagnose(options);
+    case Verb::merge:
+      return merge(options);
     case Verb::check:
       return check(options);
     case Verb::json_schema:

@@ -57,6 +57,11 @@ attach::LoadOptions load_options(const TracerOptions& options) {
   load.context = options.context;
   load.events = options.every_event ? attach::Events::all : attach::Events::none;
   load.event_ring_bytes = 16 << 20;
+  if (options.slow_ns && !options.every_event) {
+    load.events = attach::Events::slow;
+    load.slow_ns = *options.slow_ns;
+    load.event_ring_bytes = 1 << 20;
+  }
   load.chunks =
       options.refaults ? 4096 : 0;  // 8 MiB of kernel memory, for what 8 GiB purged in the last minute
   if (!load.register_all) {
@@ -181,6 +186,14 @@ Status Tracer::scan_process(pid_t pid, bool required) {
     adopt(target, false);
   }
   return {};
+}
+
+/// Kept until the end: for a trace of weeks there is a limit.
+void Tracer::note(std::string text) {
+  constexpr size_t most = 100;
+  if (notes_.size() < most) {
+    notes_.push_back(std::move(text));
+  }
 }
 
 Target* Tracer::find(const jt_target_id& id) const {
@@ -335,7 +348,7 @@ void Tracer::look_at_mapping(const jt_lifecycle_event& event) {
     }
     const auto image = images_.look_at(std::move(*file), event.file, file_path(mapping));
     if (!image) {
-      notes_.push_back(fmt::format("{}: {}", escape(mapping.path), image.error().message()));
+      note(fmt::format("{}: {}", escape(mapping.path), image.error().message()));
     }
     return;
   }
@@ -368,7 +381,7 @@ void Tracer::on_new_file(const jt_lifecycle_event& event) {
       if (status) {
         adopt(target, event.held != 0);
       } else {
-        notes_.push_back(status.error().message());
+        note(status.error().message());
       }
     }
   }
@@ -415,7 +428,7 @@ void Tracer::rescan_after_loss() {
     end(born);
   }
   if (auto status = scan(); !status) {
-    notes_.push_back(status.error().message());
+    note(status.error().message());
   }
 }
 
@@ -470,6 +483,21 @@ ledger::Totals Tracer::totals(const Target& target) const {
     }
   }
   return totals;
+}
+
+void Tracer::visit(const Visitor& visitor) const {
+  bpf_->each_counters([&](const jt_target_id& id, const jt_counters& counters) {
+    if (const Target* target = find(id)) {
+      visitor.counters(*target, counters);
+    }
+  });
+  bpf_->each_histogram([&](const jt_hist_key& key, const jt_hist& histogram) {
+    if (const Target* target = find(key.id);
+        target != nullptr && key.transition < JT_TRANSITIONS && key.payer < JT_PAYERS) {
+      visitor.histogram(*target, static_cast<jt_transition>(key.transition), static_cast<jt_payer>(key.payer),
+                        histogram);
+    }
+  });
 }
 
 void Tracer::sample(Target& target, const ledger::Totals& now) {
@@ -546,6 +574,9 @@ void Tracer::finish(Target& target) {
   target.pressed =
       pressed_since(target.pressed_at_start, kernel_memory(proc_, target.process.pid, cgroup_mounts_));
   target.ended_ns = monotonic_ns();
+  if (!options_.details) {
+    return;
+  }
   for (const auto& [key, work] : bpf_->payers()) {
     if (key.id.born_ns == target.id.born_ns) {
       target.final_payers.push_back({.tid = static_cast<pid_t>(key.tid),
@@ -585,17 +616,21 @@ void Tracer::finish(Target& target) {
 }
 
 ledger::Losses Tracer::losses() const {
+  uint64_t untimed = 0;
+  for (const auto& [born, target] : targets_) {
+    untimed += totals(*target).counters.untimed_calls;
+  }
+  return losses(untimed);
+}
+
+ledger::Losses Tracer::losses(uint64_t untimed_of_live) const {
   ledger::Losses losses{};
   for (size_t kind = 0; kind < losses.size(); ++kind) {
     losses[kind] = bpf_->loss(static_cast<jt_loss>(kind));
   }
   // A call of which one end was skipped is counted by its other end: no loss.
-  uint64_t recovered = untimed_of_ended_;
-  for (const auto& [born, target] : targets_) {
-    recovered += totals(*target).counters.untimed_calls;
-  }
   if (auto& missed = losses[JT_LOSS_MISSED_RUN]) {
-    *missed -= std::min(recovered, *missed);
+    *missed -= std::min(untimed_of_ended_ + untimed_of_live, *missed);
   }
   return losses;
 }

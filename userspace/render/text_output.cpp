@@ -132,6 +132,7 @@ class TextOutput final : public Output {
     diagnosed_ = true;
   }
   void flush(const FlushReport& report) override { put_now(flush_text(report, options_)); }
+  void merged(const ledger::Fleet& fleet) override { put_now(merged_text(fleet, options_)); }
 
  private:
   void put(const std::string& lines) { sink_.write(lines); }

@@ -219,7 +219,22 @@ TEST(Ndjson, latencies_of_nothing_are_null) {
   const Json line = line_of([](Output& out) { out.summary({}); });
   const Json latency = line["transitions"]["dirty_muzzy"]["latency"];
   EXPECT_EQ(latency.dump(), R"({"count":0,"sum_ns":0,"min_ns":null,"p50_ns":null,"p90_ns":null,)"
-                            R"("p99_ns":null,"max_ns":null})");
+                            R"("p99_ns":null,"max_ns":null,"schema":3,"buckets":[]})");
+}
+
+// Where Prometheus and OpenTelemetry put it: bucket i holds (2^((i-1)/8), 2^(i/8)] seconds.
+TEST(Ndjson, buckets_are_those_of_prometheus_native_histograms) {
+  ledger::Summary summary;
+  ledger::Histogram& h = summary.totals.transitions[JT_DIRTY_MUZZY].by_payer[JT_PAYER_APP];
+  h.record(1'000'000'000, 1, 4096);  // 1 s is the inclusive bound of bucket 0
+  h.record(1'000'000'001, 1, 4096);
+  h.record(1, 1, 4096);
+  h.record(~uint64_t{0} >> 2, 1, 4096);
+  const Json line = line_of([&](Output& out) { out.summary(summary); });
+  EXPECT_EQ(line["transitions"]["dirty_muzzy"]["by_payer"]["app"]["latency"]["buckets"].dump(),
+            "[[-192,1],[0,1],[1,1],[33,1]]");
+  const Json interval = line_of([](Output& out) { out.interval(samples::interval()); });
+  EXPECT_FALSE(interval["transitions"]["dirty_muzzy"]["latency"].contains("buckets"));
 }
 
 TEST(Ndjson, counters_are_null_where_the_source_state_cannot_be_known) {
