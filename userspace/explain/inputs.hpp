@@ -95,7 +95,6 @@ struct Inputs {
   Maybe<std::vector<Child>> children;  // forked, alive at the end
   std::vector<ledger::OomKill> ooms;   // newest first
   uint64_t now_ns = 0;                 // CLOCK_MONOTONIC, of the end of the window
-  std::vector<std::string> unread;     // why parts of this are unknown, one clause each
 
   [[nodiscard]] std::string option(const std::string& name) const;  // "" when unknown
   [[nodiscard]] double window_s() const { return static_cast<double>(window_ns) / 1e9; }
