@@ -93,6 +93,11 @@ void resolve(std::vector<Finding>& findings) {
     }
   }
   keep_the_larger_waste(findings);
+  // Of a process that is no more, what it held is said there.
+  if (const Finding* kill = find(findings, "OOM_CONTEXT");
+      kill != nullptr && kill->severity == ledger::Severity::critical) {
+    std::erase_if(findings, [](const Finding& one) { return one.id == "STUCK_DIRTY"; });
+  }
 }
 
 int priority_of(const Finding& finding) {

@@ -295,7 +295,10 @@ TEST(Explain, an_oom_kill_stands_before_all_else) {
   in.arenas[0] = {.index = 0, .dirty = 200 * mib, .dirty_decay_ms = -1, .idle_ns = {}};
   in.ooms = {{.pid = 42, .comm = "app", .anon_rss_bytes = 400 * mib, .source = "a test"}};
   EXPECT_EQ(first_of(in), "OOM_CONTEXT");
+  EXPECT_EQ(evaluate(in).findings.size(), 1u);
   EXPECT_NE(evaluate(in).findings[0].remedy.find("200 MB"), std::string::npos);
+  in.ooms[0].pid = 7;  // another one was killed: what is wrong here still is
+  EXPECT_EQ(first_of(in), "STUCK_DIRTY");
 }
 
 TEST(Explain, advice_names_only_what_the_version_has) {
