@@ -233,6 +233,11 @@ bool Process::ended() {
   return reap(false);
 }
 
+void Process::close_stdin() {
+  close(stdin_);
+  stdin_ = -1;
+}
+
 void Process::send(std::string_view line) const {
   const std::string text = std::string(line) + "\n";
   if (write(stdin_, text.data(), text.size()) != static_cast<ssize_t>(text.size())) {

@@ -87,6 +87,7 @@ class Process {
   std::string out() const { return out_.read(); }
   std::string err() const { return err_.read(); }
   void send(std::string_view line) const;
+  void close_stdin();
   void signal(int number) const;
 
   /// Throws when the process ends or `limit` passes before the text is there.

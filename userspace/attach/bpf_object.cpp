@@ -393,6 +393,11 @@ Result<std::unique_ptr<BpfObject>> BpfObject::load(const LoadOptions& options) {
       break;
     }
   }
+  if (!skeleton && options.context && skeleton.error().code != Errc::denied) {
+    LoadOptions less = options;  // rather without that than not at all: what was waited for is unknown then
+    less.context = false;
+    return load(less);
+  }
   if (!skeleton) {
     return tl::unexpected(std::move(skeleton).error());
   }

@@ -46,6 +46,7 @@ void take_account(const ledger::Account& account, explain::Moment& moment) {
   moment.retained = account.retained.bytes;
   moment.retained_resident = account.retained.resident_bytes;
   moment.uncertain = account.uncertain_bytes;
+  moment.muzzy_gone = account.muzzy_not_resident_bytes;
   if (account.active.bytes) {
     moment.other_heap = account.part(ledger::Part::other_heap);  // else jemalloc's is in it, too
   }
@@ -196,6 +197,7 @@ explain::Inputs Diagnosis::inputs_of(const Target& target, const ledger::Summary
   in.now_ns = target.ended_ns;
   in.work = summary.totals;
   in.refaults = summary.refaults;
+  in.collapses = summary.collapses;
   in.waits = tracer_->waits(target);
   in.baseline_ns_per_page = baseline_ns_per_page_;
   in.ooms = kills_;
@@ -272,6 +274,7 @@ void Diagnosis::conclude(const Target& target) {
                                  .findings = std::move(evaluation.findings),
                                  .unmeasured = {},
                                  .purging = cost_of(in),
+                                 .lazily_taken_bytes = explain::lazily_taken(in),
                                  .memory = {}};
   for (explain::Unmeasured& one : evaluation.unmeasured) {
     report.unmeasured.emplace_back(std::move(one.id), std::move(one.because));

@@ -172,14 +172,14 @@ Facts read_facts(const ProcRoot& proc, pid_t pid) {
 }
 
 Maybe<double> measure_purge_ns_per_page() {
-  constexpr size_t bytes = size_t{32} << 20;
+  constexpr size_t bytes = size_t{4} << 20;
   void* memory = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED) {
     return std::nullopt;
   }
   ::madvise(memory, bytes, MADV_NOHUGEPAGE);
   Maybe<double> best;
-  for (int round = 0; round < 3; ++round) {
+  for (int round = 0; round < 16; ++round) {
     for (size_t at = 0; at < bytes; at += page_bytes) {
       static_cast<volatile char*>(memory)[at] = 1;
     }

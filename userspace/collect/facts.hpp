@@ -41,7 +41,8 @@ struct Facts {
 /// Costs some microseconds per thread and child; of either at most 1024 are looked at.
 Facts read_facts(const ProcRoot& proc, pid_t pid);
 
-/// What MADV_DONTNEED of a 4 KiB page costs here, measured on memory of our own: 32 MB, best of three, 50 ms.
+/// What MADV_DONTNEED of a 4 KiB page costs here, measured on memory of our own: 4 MB, the best of 16 times,
+/// 40 ms.
 /// Without huge pages. nullopt when the memory is not to be had.
 Maybe<double> measure_purge_ns_per_page();
 

@@ -41,7 +41,8 @@ struct Moment {
   Maybe<uint64_t> allocated, active, dirty, muzzy, retained;
   // What of RSS is none of jemalloc's, or was given back and is there again: ledger::Account.
   Maybe<uint64_t> other_heap, retained_resident;
-  Maybe<uint64_t> uncertain;  // of `other_heap`: may be jemalloc's
+  Maybe<uint64_t> muzzy_gone;  // of `muzzy`: not resident, so the kernel took it, or nobody ever touched it
+  Maybe<uint64_t> uncertain;   // of `other_heap`: may be jemalloc's
 };
 
 /// What an arena holds, at the end of the window.
@@ -88,13 +89,12 @@ struct Inputs {
   Maybe<ledger::Refaults> refaults;  // of it, what came back
   bool sources_known = true;         // dirty and muzzy purges can be told apart
   ledger::Waits waits;
-  Maybe<uint64_t> collapsed_huge_pages;  // that khugepaged made in this process within the window
-  Maybe<double> baseline_ns_per_page;    // what MADV_DONTNEED of 4 KiB pages costs on this host
+  Maybe<ledger::Collapses> collapses;  // huge pages made in this process within the window
+  Maybe<double> baseline_ns_per_page;  // what MADV_DONTNEED of 4 KiB pages costs on this host
 
   Maybe<std::vector<Child>> children;  // forked, alive at the end
   std::vector<ledger::OomKill> ooms;   // newest first
   uint64_t now_ns = 0;                 // CLOCK_MONOTONIC, of the end of the window
-  std::vector<std::string> unread;     // why parts of this are unknown, one clause each
 
   [[nodiscard]] std::string option(const std::string& name) const;  // "" when unknown
   [[nodiscard]] double window_s() const { return static_cast<double>(window_ns) / 1e9; }
@@ -107,6 +107,9 @@ struct PurgeWork {
   uint64_t oversize_bytes = 0, oversize_ns = 0, oversize_calls = 0;
 };
 PurgeWork purge_work(const ledger::Totals& totals);
+
+/// What the kernel took within the window of what this process had freed lazily.
+Maybe<uint64_t> lazily_taken(const Inputs& in);
 
 /// `end - start` where both are known and it does not fall.
 Maybe<uint64_t> grown(const Maybe<uint64_t>& start, const Maybe<uint64_t>& end);

@@ -50,8 +50,12 @@ Verdict eager_oversize(const Inputs& in) {
       .remedy(
           "Freed extents that grow together to oversize_threshold (8 MiB) are purged at once, on the thread "
           "that frees, whatever the decay time is.")
-      .remedy(fmt::format("{}, or as much as the largest buffers that are used again and again.",
-                          set_conf(in, "oversize_threshold:0", oversize_since)));
+      .remedy(in.option("oversize_threshold") == "0" && in.version < oversize_obeys_since
+                  ? std::string(
+                        "oversize_threshold is 0 already, which up to 5.3.0 does not reach arena 0, that of "
+                        "the first thread: upgrade to 5.3.1.")
+                  : fmt::format("{}, or as much as the largest buffers that are used again and again.",
+                                set_conf(in, "oversize_threshold:0", oversize_since)));
   if (!background && (!in.version.known() || in.version >= oversize_obeys_since)) {
     draft.remedy(
         fmt::format("Or leave it to background threads: {}.", set_conf(in, "background_thread:true")));

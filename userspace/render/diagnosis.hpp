@@ -29,6 +29,7 @@ struct DiagnosisReport {
   std::vector<ledger::Finding> findings;                        // most severe first
   std::vector<std::pair<std::string, std::string>> unmeasured;  // an id, and why it could not be judged
   ledger::Maybe<PurgeCost> purging;
+  ledger::Maybe<uint64_t> lazily_taken_bytes;  // by the kernel within the window, of what was freed lazily
   ledger::Maybe<StatsReport> memory;  // at the end; unset: it could not be read, or the process has ended
 };
 

@@ -73,6 +73,7 @@ Json diagnosis_line(const DiagnosisReport& report) {
           {"exited", report.exited},
           {"findings", ids},
           {"not_judged", unmeasured},
+          {"lazily_taken_bytes", maybe(report.lazily_taken_bytes)},
           {"purging", purging_or_null(report.purging)}};
 }
 

@@ -564,13 +564,15 @@ Json diagnosis_line() {
                                {"per_page_ns", or_null(of_type("number"))},
                                {"baseline_per_page_ns", or_null(of_type("number"))},
                                {"touched_again_share", or_null(of_type("number"))}});
-  return object({{"type", constant("diagnosis")},
-                 {"pid", whole()},
-                 {"window_ns", whole()},
-                 {"exited", boolean()},
-                 {"findings", described(array_of(string()), "ids, most severe first")},
-                 {"not_judged", array_of(object({{"id", string()}, {"because", string()}}))},
-                 {"purging", or_null(purging)}});
+  return object(
+      {{"type", constant("diagnosis")},
+       {"pid", whole()},
+       {"window_ns", whole()},
+       {"exited", boolean()},
+       {"findings", described(array_of(string()), "ids, most severe first")},
+       {"not_judged", array_of(object({{"id", string()}, {"because", string()}}))},
+       {"lazily_taken_bytes", described(or_null(whole()), "by the kernel, of what was freed lazily")},
+       {"purging", or_null(purging)}});
 }
 
 Json flush_line() {

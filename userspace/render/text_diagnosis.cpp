@@ -165,6 +165,13 @@ std::string diagnosis_text(const DiagnosisReport& report, const TextOptions& opt
   if (report.memory) {
     out += bold("Why is RSS high?", options) + '\n' + stats_text(*report.memory, options) + '\n';
   }
+  if (report.lazily_taken_bytes.value_or(0) > 0) {
+    out += wrap("taken back",
+                fmt::format("the kernel took {} of what was freed lazily",
+                            glue(human_bytes(*report.lazily_taken_bytes))),
+                options.width, label_width) +
+           '\n';
+  }
   if (report.purging) {
     out +=
         bold("Why is purging slow?", options) + '\n' + purge_text(*report.purging, report.window_ns, options);

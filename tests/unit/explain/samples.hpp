@@ -54,7 +54,7 @@ inline Inputs well() {
   in.work.emplace();
   in.refaults.emplace();
   in.waits = {.lock_ns = 0, .locks = 0, .remote_flushes = 0, .reclaim_ns = 0, .reclaims = 0};
-  in.collapsed_huge_pages = 0;
+  in.collapses.emplace();
   in.baseline_ns_per_page = 100;
   in.children.emplace();
   return in;

@@ -38,6 +38,22 @@ std::vector<std::string> keys(const Json& object) {
   return all;
 }
 
+DiagnosisReport diagnosis() {
+  DiagnosisReport report{.target = samples::target(), .window_ns = 30'000'000'000};
+  report.findings.push_back(
+      {.id = "LAZYFREE_INFLATED",
+       .pid = 4242,
+       .severity = ledger::Severity::warning,
+       .title = "RSS overstates by 205 MB",
+       .evidence = {{"lazyfree", 2.1e8, "bytes", 6.7e7}, {"psi_some_avg10", std::nullopt, "percent", 1.0}},
+       .remedy = "MALLOC_CONF=\"muzzy_decay_ms:0\"",
+       .confidence = 0.9,
+       .unmeasured = {"how short memory is"}});
+  report.unmeasured = {{"FRAGMENTED", "how much is allocated is not known"}};
+  report.purging = PurgeCost{.calls = 3, .bytes = 1 << 20, .time_ns = 30'000, .max_ns = 20'000};
+  return report;
+}
+
 /// Each line of output, and one of each kind in which all is unknown and all strings are hostile.
 void print_everything(Output& out) {
   out.header(samples::header());
@@ -58,6 +74,13 @@ void print_everything(Output& out) {
   evil.callsites[0].functions = {samples::evil, ""};
   evil.caveats = {samples::evil};
   out.summary(evil);
+  out.diagnosis(diagnosis());
+  out.diagnosis({});
+  DiagnosisReport evil_diagnosis = diagnosis();
+  evil_diagnosis.findings[0].title = evil_diagnosis.findings[0].remedy = samples::evil;
+  evil_diagnosis.unmeasured[0].second = samples::evil;
+  out.diagnosis(evil_diagnosis);
+  out.flush({.pid = 42, .comm = samples::evil});
   ledger::TargetInfo named = samples::target();
   named.comm = named.exe = named.cgroup = named.images[0].path = named.images[0].version = samples::evil;
   named.conf["stats_print"] = {"true", samples::evil};
@@ -82,7 +105,7 @@ void print_everything(Output& out) {
 TEST(Ndjson, lines_validate_against_the_schema) {
   const SchemaCheck schema(nlohmann::json::parse(json_schema()));
   const std::vector<Json> lines = lines_of(print_everything);
-  EXPECT_EQ(lines.size(), 25u);
+  EXPECT_EQ(lines.size(), 31u);
   for (const Json& line : lines) {
     EXPECT_EQ(schema.errors(nlohmann::json(line)), "");
   }
@@ -182,6 +205,14 @@ TEST(Ndjson, refaults_are_null_where_they_were_not_measured) {
   const Json refaults = line_of([&](Output& out) { out.summary(nothing_purged); })["refaults"];
   EXPECT_TRUE(refaults["sampling_rate"].is_null());
   EXPECT_TRUE(refaults["within_10s"]["share"].is_null());
+}
+
+TEST(Ndjson, a_finding_has_the_keys_of_the_contract_in_order) {
+  const Json finding = lines_of([](Output& out) { out.diagnosis(diagnosis()); }).at(0);
+  EXPECT_EQ(keys(finding), (std::vector<std::string>{"type", "id", "pid", "severity", "title", "evidence",
+                                                     "remedy", "confidence", "unmeasured"}));
+  EXPECT_EQ(keys(finding["evidence"][0]), (std::vector<std::string>{"name", "value", "unit", "threshold"}));
+  EXPECT_TRUE(finding["evidence"][1]["value"].is_null());
 }
 
 TEST(Ndjson, latencies_of_nothing_are_null) {
