@@ -25,6 +25,7 @@ constexpr const char* footer =
     "  jemtrace -n 'redis*' -f json     by name, as NDJSON\n"
     "  jemtrace -- ./server --flag      start a command and trace it from exec to exit\n"
     "  jemtrace stats -p 4242           where its memory is now, with or without a trace\n"
+    "  jemtrace diagnose -p 4242        what is wrong, and what to set\n"
     "  jemtrace check                   what this host allows\n\n"
     "Exit status: 0 ok; 1 failure; 2 usage; 3 nothing selected uses jemalloc; 77 this host cannot trace;\n"
     "with -- CMD, its own; with --strict, 4 if something was lost. See jemtrace(8).";
@@ -36,6 +37,7 @@ struct Raw {
   bool events = false, no_refaults = false, strict = false, verbose = false, schema = false, rebuild = false,
        arenas = false;
   RawCall call;
+  RawDiagnose diagnose;
   MergeOptions merge;
 };
 
@@ -127,6 +129,9 @@ Result<Options> check(const Raw& raw, Verb verb, std::vector<std::string> comman
   if (verb == Verb::prof) {
     ASSIGN_OR_RETURN(options.prof, check_prof(raw.call));
   }
+  if (verb == Verb::diagnose) {
+    ASSIGN_OR_RETURN(options.diagnose, check_diagnose(raw.diagnose, options.selection));
+  }
   if (!raw.duration.empty()) {
     ASSIGN_OR_RETURN(options.duration, parse_duration(raw.duration));
   }
@@ -185,6 +190,12 @@ Parsed parse(int argc, const char* const* argv) {
   CLI::App* prof = app.add_subcommand("prof", "jemalloc's heap profiler in a process: dump, on, off");
   add_selection(*prof, raw);
   add_prof_options(*prof, raw.call);
+  CLI::App* diagnose = app.add_subcommand(
+      "diagnose", "what is wrong with a process's memory, on what evidence, and what to set");
+  add_selection(*diagnose, raw);
+  add_format(*diagnose, raw);
+  diagnose->add_option("-d,--duration", raw.duration, "watch for this long [30s]")->type_name("DUR");
+  add_diagnose_options(*diagnose, raw.diagnose);
   CLI::App* merge = app.add_subcommand("merge", "add up the histograms and counters of many runs and hosts");
   add_merge_options(*merge, raw.merge);
   add_format(*merge, raw);
@@ -214,6 +225,8 @@ Parsed parse(int argc, const char* const* argv) {
     verb = Verb::stats;
   } else if (prof->parsed()) {
     verb = Verb::prof;
+  } else if (diagnose->parsed()) {
+    verb = Verb::diagnose;
   } else if (merge->parsed()) {
     verb = Verb::merge;
   } else if (host->parsed()) {

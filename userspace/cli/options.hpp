@@ -6,13 +6,14 @@
 #include <vector>
 
 #include "cli/call_options.hpp"
+#include "cli/diagnose_options.hpp"
 #include "cli/merge_options.hpp"
 #include "discover/selection.hpp"
 #include "util/result.hpp"
 
 namespace jemtrace::cli {
 
-enum class Verb { trace, list, image, stats, prof, merge, check, json_schema };
+enum class Verb { trace, list, image, stats, prof, diagnose, merge, check, json_schema };
 enum class Format { text, json };
 
 /// The command line, checked.
@@ -33,6 +34,7 @@ struct Options {
   bool arenas = false;  // of stats
   CallOptions call;     // of stats
   ProfOptions prof;
+  DiagnoseOptions diagnose;
   MergeOptions merge;
 };
 

@@ -44,6 +44,8 @@ Result<int> dispatch(const Options& options) {
       return stats(options);
     case Verb::prof:
       return prof(options);
+    case Verb::diagnose:
+      return diagnose(options);
     case Verb::merge:
       return merge(options);
     case Verb::check:

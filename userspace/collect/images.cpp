@@ -169,6 +169,13 @@ Result<const TracedImage*> Images::look_at(Fd file, const jt_file& name, const s
   if (bpf_ != nullptr) {
     TRY(announce(name, image, file_size));
   }
+  // Programs are updated, containers come and go: over months there are many files without a jemalloc. Looked
+  // at again, they are found not to have one again.
+  constexpr size_t most_files = 65536;
+  if (by_name_.size() >= most_files) {
+    std::erase_if(by_name_, [](const auto& known) { return known.second == nullptr; });
+    std::erase_if(by_file_, [](const auto& known) { return known.second == nullptr; });
+  }
   by_name_[{name.dev, name.ino}] = image;
   return image;
 }

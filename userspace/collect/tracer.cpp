@@ -54,8 +54,14 @@ attach::LoadOptions load_options(const TracerOptions& options) {
   attach::LoadOptions load;
   load.register_all = !options.launch && !options.selection.only_pids();
   load.time_mmap = options.time_mmap;
+  load.context = options.context;
   load.events = options.every_event ? attach::Events::all : attach::Events::none;
   load.event_ring_bytes = 16 << 20;
+  if (options.slow_ns && !options.every_event) {
+    load.events = attach::Events::slow;
+    load.slow_ns = *options.slow_ns;
+    load.event_ring_bytes = 1 << 20;
+  }
   load.chunks =
       options.refaults ? 4096 : 0;  // 8 MiB of kernel memory, for what 8 GiB purged in the last minute
   if (!load.register_all) {
@@ -101,6 +107,7 @@ Result<std::unique_ptr<Tracer>> Tracer::start(TracerOptions options, Listener li
     if (tracer->options_.every_event) {
       TRY(tracer->bpf_->attach_mremap());
     }
+    tracer->context_ = tracer->bpf_->attach_context();
   }
   {
     const Stopwatch watch(tracer->timings_.scan_ns);
@@ -179,6 +186,14 @@ Status Tracer::scan_process(pid_t pid, bool required) {
     adopt(target, false);
   }
   return {};
+}
+
+/// Kept until the end: for a trace of weeks there is a limit.
+void Tracer::note(std::string text) {
+  constexpr size_t most = 100;
+  if (notes_.size() < most) {
+    notes_.push_back(std::move(text));
+  }
 }
 
 Target* Tracer::find(const jt_target_id& id) const {
@@ -271,6 +286,17 @@ void Tracer::handle(const jt_event_header& event) {
         adopt(past, true);
       }
       break;
+    case JT_EV_OOM:
+      if (listener_.on_oom) {
+        const jt_event_header& h = lifecycle.h;
+        listener_.on_oom({.pid = static_cast<pid_t>(lifecycle.parent),
+                          .comm = std::string(h.comm, ::strnlen(h.comm, sizeof h.comm)),
+                          .at_ns = h.ts_ns,
+                          .anon_rss_bytes = {},
+                          .file_rss_bytes = {},
+                          .source = "oom:mark_victim"});
+      }
+      break;
     default:
       break;
   }
@@ -322,7 +348,7 @@ void Tracer::look_at_mapping(const jt_lifecycle_event& event) {
     }
     const auto image = images_.look_at(std::move(*file), event.file, file_path(mapping));
     if (!image) {
-      notes_.push_back(fmt::format("{}: {}", escape(mapping.path), image.error().message()));
+      note(fmt::format("{}: {}", escape(mapping.path), image.error().message()));
     }
     return;
   }
@@ -355,7 +381,7 @@ void Tracer::on_new_file(const jt_lifecycle_event& event) {
       if (status) {
         adopt(target, event.held != 0);
       } else {
-        notes_.push_back(status.error().message());
+        note(status.error().message());
       }
     }
   }
@@ -402,7 +428,7 @@ void Tracer::rescan_after_loss() {
     end(born);
   }
   if (auto status = scan(); !status) {
-    notes_.push_back(status.error().message());
+    note(status.error().message());
   }
 }
 
@@ -459,6 +485,21 @@ ledger::Totals Tracer::totals(const Target& target) const {
   return totals;
 }
 
+void Tracer::visit(const Visitor& visitor) const {
+  bpf_->each_counters([&](const jt_target_id& id, const jt_counters& counters) {
+    if (const Target* target = find(id)) {
+      visitor.counters(*target, counters);
+    }
+  });
+  bpf_->each_histogram([&](const jt_hist_key& key, const jt_hist& histogram) {
+    if (const Target* target = find(key.id);
+        target != nullptr && key.transition < JT_TRANSITIONS && key.payer < JT_PAYERS) {
+      visitor.histogram(*target, static_cast<jt_transition>(key.transition), static_cast<jt_payer>(key.payer),
+                        histogram);
+    }
+  });
+}
+
 void Tracer::sample(Target& target, const ledger::Totals& now) {
   const uint64_t muzzy_extents = now.transitions[JT_DIRTY_MUZZY].total().extents();
   const auto memory =
@@ -507,13 +548,35 @@ void Tracer::read_states(Target& target) {
   }
 }
 
+ledger::Waits Tracer::waits(const Target& target) const {
+  const bool over = target.ended || stopped_;
+  const jt_waits seen = over ? target.final_waits : bpf_->waits(target.id).value_or(jt_waits{});
+  ledger::Waits out;
+  if (context_.lock) {
+    out.lock_ns = seen.lock_ns;
+    out.locks = seen.locks;
+  }
+  if (context_.flushes) {
+    out.remote_flushes = seen.remote_flushes;
+  }
+  if (context_.reclaim) {
+    out.reclaim_ns = seen.reclaim_ns;
+    out.reclaims = seen.reclaims;
+  }
+  return out;
+}
+
 void Tracer::finish(Target& target) {
+  target.final_waits = bpf_->waits(target.id).value_or(jt_waits{});
   target.final_totals = totals(target);
   target.final_waiting = bpf_->waiting_pages(target.id);
   sample(target, target.final_totals);
   target.pressed =
       pressed_since(target.pressed_at_start, kernel_memory(proc_, target.process.pid, cgroup_mounts_));
   target.ended_ns = monotonic_ns();
+  if (!options_.details) {
+    return;
+  }
   for (const auto& [key, work] : bpf_->payers()) {
     if (key.id.born_ns == target.id.born_ns) {
       target.final_payers.push_back({.tid = static_cast<pid_t>(key.tid),
@@ -553,17 +616,21 @@ void Tracer::finish(Target& target) {
 }
 
 ledger::Losses Tracer::losses() const {
+  uint64_t untimed = 0;
+  for (const auto& [born, target] : targets_) {
+    untimed += totals(*target).counters.untimed_calls;
+  }
+  return losses(untimed);
+}
+
+ledger::Losses Tracer::losses(uint64_t untimed_of_live) const {
   ledger::Losses losses{};
   for (size_t kind = 0; kind < losses.size(); ++kind) {
     losses[kind] = bpf_->loss(static_cast<jt_loss>(kind));
   }
   // A call of which one end was skipped is counted by its other end: no loss.
-  uint64_t recovered = untimed_of_ended_;
-  for (const auto& [born, target] : targets_) {
-    recovered += totals(*target).counters.untimed_calls;
-  }
   if (auto& missed = losses[JT_LOSS_MISSED_RUN]) {
-    *missed -= std::min(recovered, *missed);
+    *missed -= std::min(untimed_of_ended_ + untimed_of_live, *missed);
   }
   return losses;
 }

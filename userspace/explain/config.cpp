@@ -265,16 +265,17 @@ Verdict oom_context(const Inputs& in) {
   if (in.ooms.empty()) {
     return no();
   }
-  const Oom& oom = in.ooms.front();
+  const ledger::OomKill& oom = in.ooms.front();
+  const bool was_target = oom.pid == in.pid;
   const Moment& known = in.end.rss ? in.end : in.start;
   const uint64_t held = known.dirty.value_or(0) + known.muzzy.value_or(0);
-  Draft draft(in, oom.was_target ? ledger::Severity::critical : ledger::Severity::warning,
-              oom.was_target ? std::string("the kernel killed this process for want of memory")
-                             : fmt::format("the kernel killed {} (pid {}) for want of memory",
-                                           escape(oom.comm), oom.pid));
-  draft.bytes("victim_anon_rss", oom.anon_rss)
-      .bytes("victim_file_rss", oom.file_rss)
-      .ns("ago", oom.age_ns)
+  Draft draft(in, was_target ? ledger::Severity::critical : ledger::Severity::warning,
+              was_target ? std::string("the kernel killed this process for want of memory")
+                         : fmt::format("the kernel killed {} (pid {}) for want of memory", escape(oom.comm),
+                                       oom.pid));
+  draft.bytes("victim_anon_rss", oom.anon_rss_bytes)
+      .bytes("victim_file_rss", oom.file_rss_bytes)
+      .ns("ago", in.now_ns > oom.at_ns ? Maybe<uint64_t>(in.now_ns - oom.at_ns) : std::nullopt)
       .bytes("last_known_rss", known.rss)
       .bytes("last_known_dirty", known.dirty)
       .bytes("last_known_lazyfree", known.lazyfree);

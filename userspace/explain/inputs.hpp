@@ -53,15 +53,6 @@ struct Arena {
   Maybe<uint64_t> idle_ns;
 };
 
-/// Of the mmap lock, other CPUs and reclaim: what purge calls and the process waited for, within the window.
-struct Waits {
-  Maybe<uint64_t> lock_ns;         // for mmap_lock, inside purge calls
-  Maybe<uint64_t> lock_waits;      // how often
-  Maybe<uint64_t> remote_flushes;  // TLB flushes on other CPUs, inside purge calls
-  Maybe<uint64_t> reclaim_ns;      // direct reclaim, on threads of this process
-  Maybe<uint64_t> reclaim_stalls;  // how often
-};
-
 /// A variable of the environment that looks like jemalloc's, and what it asks for.
 struct Request {
   std::string variable;                        // untrusted: "MALLOC_CONF"
@@ -72,16 +63,6 @@ struct Request {
 struct Child {
   pid_t pid = 0;
   Maybe<uint64_t> rss;
-};
-
-/// What the kernel said when it killed for want of memory.
-struct Oom {
-  pid_t pid = 0;
-  std::string comm;                    // untrusted
-  Maybe<uint64_t> anon_rss, file_rss;  // bytes, of the victim
-  bool was_target = false;             // the victim is the process of these inputs
-  Maybe<uint64_t> age_ns;              // before the end of the window
-  std::string source;                  // "oom:mark_victim", "the kernel's log"
 };
 
 struct Inputs {
@@ -106,12 +87,13 @@ struct Inputs {
   Maybe<ledger::Totals> work;        // what was purged in the window; nullopt: nothing was traced
   Maybe<ledger::Refaults> refaults;  // of it, what came back
   bool sources_known = true;         // dirty and muzzy purges can be told apart
-  Waits waits;
+  ledger::Waits waits;
   Maybe<uint64_t> collapsed_huge_pages;  // that khugepaged made in this process within the window
   Maybe<double> baseline_ns_per_page;    // what MADV_DONTNEED of 4 KiB pages costs on this host
 
   Maybe<std::vector<Child>> children;  // forked, alive at the end
-  std::vector<Oom> ooms;               // newest first
+  std::vector<ledger::OomKill> ooms;   // newest first
+  uint64_t now_ns = 0;                 // CLOCK_MONOTONIC, of the end of the window
   std::vector<std::string> unread;     // why parts of this are unknown, one clause each
 
   [[nodiscard]] std::string option(const std::string& name) const;  // "" when unknown

@@ -119,7 +119,7 @@ Verdict lock_bound_purge(const Inputs& in) {
               fmt::format("{:.0f} % of the purge time is waiting for the process's mmap lock", share * 100));
   draft.share("lock_wait_of_purge_time", share, lock_share)
       .ns("lock_wait", in.waits.lock_ns)
-      .count("lock_waits", in.waits.lock_waits)
+      .count("locks_taken", in.waits.locks)
       .ns("purge_time", work.ns)
       .count("purge_calls", work.calls)
       .remedy(

@@ -7,6 +7,7 @@
 
 #include "ledger/fleet.hpp"
 #include "ledger/model.hpp"
+#include "render/diagnosis.hpp"
 #include "render/reports.hpp"
 
 /// Pieces that several kinds of NDJSON line share.
@@ -40,6 +41,9 @@ Json list_line(const ListRow& row);
 Json image_line(const ImageReport& report);
 Json stats_line(const StatsReport& report);
 Json check_line(const CheckItem& item);
+Json finding_line(const ledger::Finding& finding);
+Json diagnosis_line(const DiagnosisReport& report);
+Json flush_line(const FlushReport& report);
 /// One line with the sums, then one per run and one per group. Bounded in length, each of them.
 void merged_lines(const ledger::Fleet& fleet, const std::function<void(const Json&)>& put);
 

@@ -432,6 +432,16 @@ class NdjsonOutput final : public Output {
   }
   void image(const ImageReport& report) override { put_now(image_line(report)); }
   void stats(const StatsReport& report) override { put_now(stats_line(report)); }
+  void diagnosis(const DiagnosisReport& report) override {
+    for (const ledger::Finding& finding : report.findings) {
+      put(finding_line(finding));
+    }
+    if (report.memory) {
+      put(stats_line(*report.memory));
+    }
+    put_now(diagnosis_line(report));
+  }
+  void flush(const FlushReport& report) override { put_now(flush_line(report)); }
   void check(const std::vector<CheckItem>& items) override {
     for (const CheckItem& item : items) {
       put(check_line(item));

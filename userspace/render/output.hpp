@@ -7,6 +7,7 @@
 
 #include "ledger/fleet.hpp"
 #include "ledger/model.hpp"
+#include "render/diagnosis.hpp"
 #include "render/reports.hpp"
 #include "render/sink.hpp"
 
@@ -35,6 +36,8 @@ class Output {
   virtual void image(const ImageReport& report) = 0;
   virtual void stats(const StatsReport& report) = 0;
   virtual void check(const std::vector<CheckItem>& items) = 0;
+  virtual void diagnosis(const DiagnosisReport& report) = 0;
+  virtual void flush(const FlushReport& report) = 0;
   /// Its strings were escaped by the host that they are from.
   virtual void merged(const ledger::Fleet& fleet) = 0;
 };

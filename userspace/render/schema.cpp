@@ -537,6 +537,59 @@ Json check_line() {
                  {"hint", or_null(string())}});
 }
 
+Json finding_line() {
+  return object({{"type", constant("finding")},
+                 {"id", described(string(), "stable: docs/diagnoses.md has a section for each")},
+                 {"pid", whole()},
+                 {"severity", choice({"ok", "info", "warning", "critical"})},
+                 {"title", string()},
+                 {"evidence", array_of(object({{"name", string()},
+                                               {"value", or_null(of_type("number"))},
+                                               {"unit", string()},
+                                               {"threshold", or_null(of_type("number"))}}))},
+                 {"remedy", string()},
+                 {"confidence", described(of_type("number"), "0 to 1")},
+                 {"unmeasured", array_of(string())}});
+}
+
+Json diagnosis_line() {
+  const Json purging = object({{"calls", whole()},
+                               {"bytes", whole()},
+                               {"time_ns", whole()},
+                               {"max_ns", whole()},
+                               {"app_calls", whole()},
+                               {"app_time_ns", whole()},
+                               {"app_p99_ns", or_null(whole())},
+                               {"oversize_calls", whole()},
+                               {"oversize_time_ns", whole()},
+                               {"lock_wait_ns", or_null(whole())},
+                               {"remote_tlb_flushes", or_null(whole())},
+                               {"direct_reclaim_ns", or_null(whole())},
+                               {"per_page_ns", or_null(of_type("number"))},
+                               {"baseline_per_page_ns", or_null(of_type("number"))},
+                               {"touched_again_share", or_null(of_type("number"))}});
+  return object({{"type", constant("diagnosis")},
+                 {"pid", whole()},
+                 {"window_ns", whole()},
+                 {"exited", boolean()},
+                 {"findings", described(array_of(string()), "ids, most severe first")},
+                 {"not_judged", array_of(object({{"id", string()}, {"because", string()}}))},
+                 {"purging", or_null(purging)}});
+}
+
+Json flush_line() {
+  return object({{"type", constant("flush")},
+                 {"pid", whole()},
+                 {"comm", string()},
+                 {"lazyfree_before_bytes", or_null(whole())},
+                 {"lazyfree_after_bytes", or_null(whole())},
+                 {"rss_before_bytes", whole()},
+                 {"rss_after_bytes", whole()},
+                 {"advised_bytes", whole()},
+                 {"ranges", whole()},
+                 {"took_ns", whole()}});
+}
+
 Json account() {
   std::vector<Property> parts;
   for (size_t i = 0; i < ledger::part_count; ++i) {
@@ -652,10 +705,11 @@ Json stats_line() {
 
 std::string json_schema() {
   const std::vector<Property> lines = {
-      {"header", header_line()}, {"target", target_line()},         {"transition", transition_line()},
-      {"sweep", sweep_line()},   {"interval", interval_line()},     {"summary", summary_line()},
-      {"image", image_line()},   {"stats", stats_line()},           {"check", check_line()},
-      {"merged", merged_line()}, {"merged_run", merged_run_line()}, {"merged_group", merged_group_line()},
+      {"header", header_line()},   {"target", target_line()},         {"transition", transition_line()},
+      {"sweep", sweep_line()},     {"interval", interval_line()},     {"summary", summary_line()},
+      {"image", image_line()},     {"stats", stats_line()},           {"check", check_line()},
+      {"finding", finding_line()}, {"diagnosis", diagnosis_line()},   {"flush", flush_line()},
+      {"merged", merged_line()},   {"merged_run", merged_run_line()}, {"merged_group", merged_group_line()},
   };
   Json schema = {{"$schema", "https://json-schema.org/draft/2020-12/schema"},
                  {"title", "A line of jemtrace's NDJSON"},

@@ -274,7 +274,7 @@ TEST(Explain, an_oom_kill_stands_before_all_else) {
   Inputs in = well();
   in.end.dirty = 200 * mib;
   in.arenas[0] = {.index = 0, .dirty = 200 * mib, .dirty_decay_ms = -1, .idle_ns = {}};
-  in.ooms = {{.pid = 42, .comm = "app", .anon_rss = 400 * mib, .was_target = true, .source = "a test"}};
+  in.ooms = {{.pid = 42, .comm = "app", .anon_rss_bytes = 400 * mib, .source = "a test"}};
   EXPECT_EQ(first_of(in), "OOM_CONTEXT");
   EXPECT_NE(evaluate(in).findings[0].remedy.find("200 MB"), std::string::npos);
 }
