@@ -1,4 +1,6 @@
 # What is installed beside the program, and the Debian package (cpack -G DEB) made of it.
+# Installing does not build the tests.
+set(CMAKE_SKIP_INSTALL_ALL_DEPENDENCY ON)
 set(packaging ${CMAKE_SOURCE_DIR}/packaging)
 
 find_program(SCDOC scdoc)

@@ -1,5 +1,5 @@
-// Any bytes as what another host wrote: refused, or counted; and what is counted is still the same after it was
-// written and read again, and merged with nothing. With WRITE_SEED=FOLDER it writes lines to start from.
+// Any bytes as what another host wrote: refused, or counted; and what is counted is still the same after it
+// was written and read again, and merged with nothing. With WRITE_SEED=FOLDER it writes lines to start from.
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>

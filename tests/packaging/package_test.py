@@ -30,6 +30,7 @@ class Package(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         cls.folder = tempfile.TemporaryDirectory()
+        run("cmake", "--build", BUILD, "--target", "jemtrace", "manual", "changelog", check=True)
         made = run("cpack", "-G", "DEB", "-B", cls.folder.name, cwd=BUILD)
         if made.returncode != 0:
             raise RuntimeError(made.stdout + made.stderr)
