@@ -66,7 +66,7 @@ class Host {
                             .muzzy_bytes = 200 << 20,
                             .retained_bytes = uint64_t{2} << 30});
       if (index % 10 == 0 && i == 0) {
-        accounts_.set_findings(i, {{.id = "LAZYFREE_INFLATED", .severity = ledger::Severity::warning}});
+        accounts_.set_findings(i, {{"LAZYFREE_INFLATED", true}});
       }
     }
     slowness_ = index % 10 == 9 ? 8 : 1;  // some hosts are in trouble

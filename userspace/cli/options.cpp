@@ -36,6 +36,7 @@ struct Raw {
   bool events = false, no_refaults = false, strict = false, verbose = false, schema = false, rebuild = false,
        arenas = false;
   RawCall call;
+  RawServe serve;
 };
 
 void add_selection(CLI::App& app, Raw& raw) {
@@ -125,6 +126,10 @@ Result<Options> check(const Raw& raw, Verb verb, std::vector<std::string> comman
   if (verb == Verb::prof) {
     ASSIGN_OR_RETURN(options.prof, check_prof(raw.call));
   }
+  if (verb == Verb::serve) {
+    ASSIGN_OR_RETURN(options.serve, check_serve(raw.serve));
+    options.interval = std::chrono::seconds(10);
+  }
   if (!raw.duration.empty()) {
     ASSIGN_OR_RETURN(options.duration, parse_duration(raw.duration));
   }
@@ -183,6 +188,13 @@ Parsed parse(int argc, const char* const* argv) {
   CLI::App* prof = app.add_subcommand("prof", "jemalloc's heap profiler in a process: dump, on, off");
   add_selection(*prof, raw);
   add_prof_options(*prof, raw.call);
+  CLI::App* serve = app.add_subcommand("serve", "metrics for Prometheus and OpenTelemetry");
+  add_selection(*serve, raw);
+  serve->add_option("-i,--interval", raw.interval, "time between two samples of a process [10s]")
+      ->type_name("DUR");
+  serve->add_flag("--no-refaults", raw.no_refaults,
+                  "do not look at page faults: what comes back is not known");
+  add_serve_options(*serve, raw.serve);
   CLI::App* host =
       app.add_subcommand("check", "what this host allows, and what to do about what it does not");
   add_format(*host, raw);
@@ -209,6 +221,8 @@ Parsed parse(int argc, const char* const* argv) {
     verb = Verb::stats;
   } else if (prof->parsed()) {
     verb = Verb::prof;
+  } else if (serve->parsed()) {
+    verb = Verb::serve;
   } else if (host->parsed()) {
     verb = Verb::check;
   }

@@ -44,6 +44,8 @@ Result<int> dispatch(const Options& options) {
       return stats(options);
     case Verb::prof:
       return prof(options);
+    case Verb::serve:
+      return serve_metrics(options);
     case Verb::check:
       return check(options);
     case Verb::json_schema:
