@@ -36,7 +36,8 @@ struct Options {
   size_t purges = 2000;  // of each host, before the first scrape
   double rate = 0;       // more of them each second, on each host
   size_t processes = 3;  // on each host
-  bool nasty = false;    // names that an attacker would choose
+  size_t connections = 4096;
+  bool nasty = false;  // names that an attacker would choose
 };
 
 class Host {
@@ -207,6 +208,7 @@ int main(int argc, char** argv) {
   app.add_option("--purges", options.purges, "of each host before the first scrape");
   app.add_option("--rate", options.rate, "purges per second of each host after that");
   app.add_option("--processes", options.processes, "of each host");
+  app.add_option("--connections", options.connections, "at most, at a time");
   app.add_flag("--nasty", options.nasty, "names that an attacker would choose");
   CLI11_PARSE(app, argc, argv);
 
@@ -226,7 +228,7 @@ int main(int argc, char** argv) {
   }
   Fleet fleet(options);
   std::cout << "listening on " << listener->address << std::endl;
-  serve::Server server(std::move(listener->socket), nullptr, {.connections = 4096},
+  serve::Server server(std::move(listener->socket), nullptr, {.connections = options.connections},
                        [&](const Request& request) { return fleet(request); });
   server.run(stop.get());
   std::cout << fleet.truth() << std::endl;
