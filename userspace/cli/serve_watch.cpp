@@ -15,7 +15,7 @@ namespace {
 using collect::Target;
 
 /// Exemplars are of purges that took at least this long; an event for each costs little then.
-constexpr uint64_t slow_ns = 250'000;
+constexpr uint64_t slow_ns = 100'000;
 
 bool is_distrusted(const Target& target) {
   return std::any_of(target.images.begin(), target.images.end(),

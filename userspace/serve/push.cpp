@@ -70,6 +70,10 @@ bool Pusher::send(const std::string& body, int stop) {
     failures_ = 0;
     return true;
   }
+  pollfd ending{.fd = stop, .events = POLLIN, .revents = 0};
+  if (!reply && ::poll(&ending, 1, 0) > 0) {
+    return false;  // interrupted: that says nothing about the collector
+  }
   failed_ += 1;
   ++failures_;
   complain(reply ? fmt::format("the OTLP collector answers {}", reply->status) : reply.error().message());
