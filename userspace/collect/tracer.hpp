@@ -104,7 +104,8 @@ class Tracer {
   void look_at_mapping(const jt_lifecycle_event& event);
 
   /// The kernel side has this process among its targets, with images: makes or completes our record of it.
-  void adopt(const jt_target& target, bool from_its_start);
+  /// `event`: how it was heard of: of one that is gone already it is all that tells its name.
+  void adopt(const jt_target& target, bool from_its_start, const jt_event_header* event = nullptr);
   void end(uint64_t born_ns);
   void read_states(Target& target);
   void finish(Target& target);
