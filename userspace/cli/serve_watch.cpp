@@ -119,7 +119,7 @@ void ServeWatch::add_cost(serve::Own& own, const jt_counters& counters, uint64_t
 }
 
 uint64_t ServeWatch::sample_some(uint64_t now_ns) {
-  constexpr uint64_t turn_ns = 3'000'000;  // a scrape may be waiting
+  constexpr uint64_t turn_ns = 1'000'000;  // a scrape may be waiting
   const std::vector<Target*> live =
       due_.empty() || due_.begin()->first > now_ns ? std::vector<Target*>{} : tracer_->live();
   std::map<uint64_t, Target*> by_birth;
