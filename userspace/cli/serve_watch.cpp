@@ -142,14 +142,14 @@ uint64_t ServeWatch::sample_some(uint64_t now_ns) {
 }
 
 void ServeWatch::sample(Target& target, Watched& watched, uint64_t now_ns) {
-  ledger::Totals totals = tracer_->totals(target);
+  const ledger::Totals totals = tracer_->totals(target);
   tracer_->sample(target, totals);
   accounts_.measure(target.id.born_ns, serve::gauges_of(target.last_sample, target.states,
                                                         options_.sample_every_ns * 3 / 1'000'000));
-  look_for_findings(target, watched, std::move(totals), now_ns);
+  look_for_findings(target, watched, totals, now_ns);
 }
 
-void ServeWatch::look_for_findings(const Target& target, Watched& watched, ledger::Totals totals,
+void ServeWatch::look_for_findings(const Target& target, Watched& watched, const ledger::Totals& totals,
                                    uint64_t now_ns) {
   if (!watched.before && with_before_ >= options_.limits.max_targets) {
     return;
@@ -171,7 +171,7 @@ void ServeWatch::look_for_findings(const Target& target, Watched& watched, ledge
     watched.before = std::make_unique<Watched::Before>();
     ++with_before_;
   }
-  *watched.before = {std::move(totals), target.last_sample, target.states, now_ns};
+  *watched.before = {totals, target.last_sample, target.states, now_ns};
 }
 
 serve::Exposition ServeWatch::expose() {

@@ -56,7 +56,7 @@ class ServeWatch {
   void end(collect::Target& target);
   void slow(const collect::Target& target, const jt_call_event& event);
   void sample(collect::Target& target, Watched& watched, uint64_t now_ns);
-  void look_for_findings(const collect::Target& target, Watched& watched, ledger::Totals totals,
+  void look_for_findings(const collect::Target& target, Watched& watched, const ledger::Totals& totals,
                          uint64_t now_ns);
   static serve::Work work_of(const Watched& watched, const ledger::Totals& totals);
   static void add_cost(serve::Own& own, const jt_counters& counters, uint64_t sampling_ns);

@@ -1,6 +1,7 @@
 #include "serve/accounts.hpp"
 
 #include <algorithm>
+#include <cmath>
 
 #include "util/clock.hpp"
 #include "util/text.hpp"
@@ -396,7 +397,7 @@ void Accounts::expose_own(Families& out, const Own& own) {
   out.add("process_resident_memory_bytes", Type::gauge, "bytes", "Resident memory of jemtrace.",
           count(own.rss_bytes));
   out.add("process_start_time_seconds", Type::gauge, "seconds", "When jemtrace was started, since 1970.",
-          static_cast<double>(own.start_unix_ns / 1'000'000) / 1e3);
+          std::floor(static_cast<double>(own.start_unix_ns) / 1e6) / 1e3);
   for (Family& family : out.own) {
     for (Series& series : family.series) {
       series.start_unix_ns = own.start_unix_ns;

@@ -175,7 +175,7 @@ class Text {
     out_ += "} ";
     append_number(out_, static_cast<double>(exemplar.latency_ns) / 1e9);
     out_ += ' ';
-    append_number(out_, static_cast<double>(exemplar.unix_ns / 1'000'000) / 1e3);
+    append_number(out_, std::floor(static_cast<double>(exemplar.unix_ns) / 1e6) / 1e3);
   }
 
   bool openmetrics_;

@@ -15,6 +15,8 @@ namespace jemtrace::serve {
 namespace {
 
 struct OpenSsl {
+// A declaration cannot stand in parentheses.
+// NOLINTNEXTLINE(bugprone-macro-parentheses)
 #define JT_SSL(name) decltype(&::name) name = nullptr
   JT_SSL(TLS_server_method);
   JT_SSL(SSL_CTX_new);
