@@ -25,6 +25,7 @@ constexpr const char* footer =
     "  jemtrace -n 'redis*' -f json     by name, as NDJSON\n"
     "  jemtrace -- ./server --flag      start a command and trace it from exec to exit\n"
     "  jemtrace stats -p 4242           where its memory is now, with or without a trace\n"
+    "  jemtrace advise -p 4242          what other decay settings would hold and cost\n"
     "  jemtrace check                   what this host allows\n\n"
     "Exit status: 0 ok; 1 failure; 2 usage; 3 nothing selected uses jemalloc; 77 this host cannot trace;\n"
     "with -- CMD, its own; with --strict, 4 if something was lost. See jemtrace(8).";
@@ -36,6 +37,7 @@ struct Raw {
   bool events = false, no_refaults = false, strict = false, verbose = false, schema = false, rebuild = false,
        arenas = false;
   RawCall call;
+  AdviseOptions advise;
 };
 
 void add_selection(CLI::App& app, Raw& raw) {
@@ -134,9 +136,14 @@ Result<Options> check(const Raw& raw, Verb verb, std::vector<std::string> comman
   if (!options.command.empty() && !options.selection.everything()) {
     return fail(Errc::usage, "a command behind -- and a selection of processes exclude each other");
   }
-  if (!options.command.empty() && verb != Verb::trace) {
-    return fail(Errc::usage, "only tracing can start a command");
+  if (!options.command.empty() && verb != Verb::trace && verb != Verb::sweep) {
+    return fail(Errc::usage, "only tracing and sweep can start a command");
   }
+  if (options.command.empty() && verb == Verb::sweep) {
+    return fail(Errc::usage, "sweep needs a command to run: jemtrace sweep -- CMD");
+  }
+  options.advise = raw.advise;
+  TRY(check_advise(options.advise, !options.selection.everything(), options.format == Format::json));
   return options;
 }
 
@@ -183,6 +190,17 @@ Parsed parse(int argc, const char* const* argv) {
   CLI::App* prof = app.add_subcommand("prof", "jemalloc's heap profiler in a process: dump, on, off");
   add_selection(*prof, raw);
   add_prof_options(*prof, raw.call);
+  CLI::App* advise = app.add_subcommand(
+      "advise", "what other decay settings would hold and cost: a simulation over what a process does");
+  add_selection(*advise, raw);
+  add_format(*advise, raw);
+  advise->add_option("-d,--duration", raw.duration, "watch for this time [30s]")->type_name("DUR");
+  add_advise_options(*advise, raw.advise);
+  CLI::App* sweep = app.add_subcommand(
+      "sweep", "run a command (behind --) under several settings, measured beside predicted");
+  add_format(*sweep, raw);
+  sweep->add_option("-d,--duration", raw.duration, "end each run after this time")->type_name("DUR");
+  add_sweep_options(*sweep, raw.advise);
   CLI::App* host =
       app.add_subcommand("check", "what this host allows, and what to do about what it does not");
   add_format(*host, raw);
@@ -209,6 +227,10 @@ Parsed parse(int argc, const char* const* argv) {
     verb = Verb::stats;
   } else if (prof->parsed()) {
     verb = Verb::prof;
+  } else if (advise->parsed()) {
+    verb = Verb::advise;
+  } else if (sweep->parsed()) {
+    verb = Verb::sweep;
   } else if (host->parsed()) {
     verb = Verb::check;
   }

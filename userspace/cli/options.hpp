@@ -5,13 +5,14 @@
 #include <string>
 #include <vector>
 
+#include "cli/advise_options.hpp"
 #include "cli/call_options.hpp"
 #include "discover/selection.hpp"
 #include "util/result.hpp"
 
 namespace jemtrace::cli {
 
-enum class Verb { trace, list, image, stats, prof, check, json_schema };
+enum class Verb { trace, list, image, stats, prof, check, advise, sweep, json_schema };
 enum class Format { text, json };
 
 /// The command line, checked.
@@ -32,6 +33,7 @@ struct Options {
   bool arenas = false;  // of stats
   CallOptions call;     // of stats
   ProfOptions prof;
+  AdviseOptions advise;  // and of sweep
 };
 
 /// What to do, or what to print and leave with: help and version are no errors.

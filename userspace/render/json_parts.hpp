@@ -5,6 +5,7 @@
 #include <string>
 
 #include "ledger/model.hpp"
+#include "render/output.hpp"
 #include "render/reports.hpp"
 
 /// Pieces that several kinds of NDJSON line share.
@@ -30,6 +31,13 @@ Json list_line(const ListRow& row);
 Json image_line(const ImageReport& report);
 Json stats_line(const StatsReport& report);
 Json check_line(const CheckItem& item);
+Json series_line(const advise::Input& input);
+Json advice_line(const advise::Advice& advice);
+Json trial_line(const advise::Trial& trial, const advise::SweepReport& report);
+/// Their schemas.
+Json series_schema();
+Json advice_schema();
+Json trial_schema();
 
 /// The settings that are always named, null when unknown; others follow when known.
 inline constexpr const char* named_settings[] = {

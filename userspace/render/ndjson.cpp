@@ -1,6 +1,7 @@
 #include <array>
 #include <utility>
 
+#include "advise/advice.hpp"
 #include "render/json_parts.hpp"
 #include "render/output.hpp"
 #include "render/words.hpp"
@@ -422,6 +423,14 @@ class NdjsonOutput final : public Output {
   }
   void image(const ImageReport& report) override { put_now(image_line(report)); }
   void stats(const StatsReport& report) override { put_now(stats_line(report)); }
+  void series(const advise::Input& input) override { put_now(series_line(input)); }
+  void advice(const advise::Advice& advice) override { put_now(advice_line(advice)); }
+  void trials(const advise::SweepReport& report) override {
+    for (const advise::Trial& trial : report.trials) {
+      put(trial_line(trial, report));
+    }
+    sink_.flush();
+  }
   void check(const std::vector<CheckItem>& items) override {
     for (const CheckItem& item : items) {
       put(check_line(item));

@@ -556,9 +556,10 @@ Json stats_line() {
 
 std::string json_schema() {
   const std::vector<Property> lines = {
-      {"header", header_line()}, {"target", target_line()},     {"transition", transition_line()},
-      {"sweep", sweep_line()},   {"interval", interval_line()}, {"summary", summary_line()},
-      {"image", image_line()},   {"stats", stats_line()},       {"check", check_line()},
+      {"header", header_line()},   {"target", target_line()},     {"transition", transition_line()},
+      {"sweep", sweep_line()},     {"interval", interval_line()}, {"summary", summary_line()},
+      {"image", image_line()},     {"stats", stats_line()},       {"check", check_line()},
+      {"series", series_schema()}, {"advice", advice_schema()},   {"trial", trial_schema()},
   };
   Json schema = {{"$schema", "https://json-schema.org/draft/2020-12/schema"},
                  {"title", "A line of jemtrace's NDJSON"},

@@ -127,6 +127,9 @@ class TextOutput final : public Output {
     put_now(target_text(report.target, options_) + '\n' + stats_text(report, options_));
   }
   void check(const std::vector<CheckItem>& items) override { put_now(check_text(items, options_)); }
+  void series(const advise::Input& /*input*/) override {}
+  void advice(const advise::Advice& advice) override { put_now(advice_text(advice, options_)); }
+  void trials(const advise::SweepReport& report) override { put_now(sweep_text(report, options_)); }
 
  private:
   void put(const std::string& lines) { sink_.write(lines); }

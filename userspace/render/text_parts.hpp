@@ -30,6 +30,8 @@ std::string list_text(const std::vector<ListRow>& rows, const TextOptions& optio
 std::string image_text(const ImageReport& report, const TextOptions& options);
 std::string stats_text(const StatsReport& report, const TextOptions& options);
 std::string check_text(const std::vector<CheckItem>& items, const TextOptions& options);
+std::string advice_text(const advise::Advice& advice, const TextOptions& options);
+std::string sweep_text(const advise::SweepReport& report, const TextOptions& options);
 
 /// The lines of the intervals.
 class LiveTable {
