@@ -1,7 +1,6 @@
 #include "serve/accounts.hpp"
 
 #include <algorithm>
-#include <cmath>
 
 #include "util/clock.hpp"
 #include "util/text.hpp"
@@ -396,8 +395,9 @@ void Accounts::expose_own(Families& out, const Own& own) {
           seconds(own.cpu_ns));
   out.add("process_resident_memory_bytes", Type::gauge, "bytes", "Resident memory of jemtrace.",
           count(own.rss_bytes));
+  const int64_t start_ms = own.start_unix_ns / 1'000'000;
   out.add("process_start_time_seconds", Type::gauge, "seconds", "When jemtrace was started, since 1970.",
-          std::floor(static_cast<double>(own.start_unix_ns) / 1e6) / 1e3);
+          static_cast<double>(start_ms) / 1e3);
   for (Family& family : out.own) {
     for (Series& series : family.series) {
       series.start_unix_ns = own.start_unix_ns;

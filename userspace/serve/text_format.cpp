@@ -175,7 +175,8 @@ class Text {
     out_ += "} ";
     append_number(out_, static_cast<double>(exemplar.latency_ns) / 1e9);
     out_ += ' ';
-    append_number(out_, std::floor(static_cast<double>(exemplar.unix_ns) / 1e6) / 1e3);
+    const int64_t unix_ms = exemplar.unix_ns / 1'000'000;
+    append_number(out_, static_cast<double>(unix_ms) / 1e3);
   }
 
   bool openmetrics_;
