@@ -5,9 +5,9 @@ set(packaging ${CMAKE_SOURCE_DIR}/packaging)
 
 find_program(SCDOC scdoc)
 if(SCDOC)
-  set(manual ${CMAKE_BINARY_DIR}/jemtrace.8)
+  set(manual ${CMAKE_BINARY_DIR}/jemtrace.8.gz)
   add_custom_command(OUTPUT ${manual}
-    COMMAND sh -c "'${SCDOC}' <'${CMAKE_SOURCE_DIR}/docs/jemtrace.8.scd' >'${manual}'"
+    COMMAND sh -c "'${SCDOC}' <'${CMAKE_SOURCE_DIR}/docs/jemtrace.8.scd' >jemtrace.8 && gzip -9nc jemtrace.8 >'${manual}'"
     DEPENDS ${CMAKE_SOURCE_DIR}/docs/jemtrace.8.scd VERBATIM)
   add_custom_target(manual ALL DEPENDS ${manual})
   install(FILES ${manual} DESTINATION ${CMAKE_INSTALL_MANDIR}/man8)
@@ -27,7 +27,7 @@ install(FILES ${packaging}/prometheus/rules.yml ${packaging}/grafana/jemtrace.js
 set(CPACK_GENERATOR DEB)
 set(CPACK_PACKAGE_NAME jemtrace)
 set(CPACK_PACKAGE_VENDOR jemtrace)
-set(CPACK_PACKAGE_CONTACT "jemtrace maintainers <jemtrace@localhost.localdomain>")
+set(CPACK_PACKAGE_CONTACT "jemtrace maintainers <maintainers@jemtrace.invalid>")
 set(CPACK_PACKAGE_VERSION ${PROJECT_VERSION})
 set(CPACK_PACKAGING_INSTALL_PREFIX /usr)
 set(CPACK_STRIP_FILES ON)
@@ -39,11 +39,11 @@ set(CPACK_DEBIAN_PACKAGE_SECTION admin)
 set(CPACK_DEBIAN_PACKAGE_SHLIBDEPS ON)
 set(CPACK_DEBIAN_PACKAGE_CONTROL_STRICT_PERMISSION ON)
 set(CPACK_DEBIAN_PACKAGE_DESCRIPTION "eBPF tracer for every process that uses jemalloc
- Shows which memory jemalloc holds, when and why it gives pages back to the
- kernel, what that costs and who pays: for running processes, stripped or not,
- without restart and without touching them.
- .
- As a service it exports the same as metrics for Prometheus and OpenTelemetry.")
+Shows which memory jemalloc holds, when and why it gives pages back to the
+kernel, what that costs and who pays: for running processes, stripped or not,
+without restart and without touching them.
+
+As a service it exports the same as metrics for Prometheus and OpenTelemetry.")
 
 # Debian's changelog and copyright: gzip -n, so that the same sources make the same package.
 set(changelog ${CMAKE_BINARY_DIR}/changelog.Debian.gz)

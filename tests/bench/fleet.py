@@ -94,7 +94,7 @@ def measure(address, kind, args):
     with tempfile.TemporaryDirectory() as folder:
         server = Prometheus(address, kind, args.interval, pathlib.Path(folder))
         try:
-            time.sleep(3 * args.interval)
+            time.sleep(2 * args.interval + 5)
             cpu, disk, appended = server.own("process_cpu_seconds_total"), server.disk(), server.number(
                 "sum(scrape_samples_scraped)")
             start = time.monotonic()
@@ -120,7 +120,7 @@ def measure(address, kind, args):
                 "prometheus_rss_bytes": server.own("process_resident_memory_bytes"),
                 "heap_inuse_bytes": server.own("go_memstats_heap_inuse_bytes"),
                 "wal_bytes_per_second": round(written),
-                "query_p99_raw_s": min(server.query(quantile)[1] for _ in range(5)),
+                "query_p99_raw_s": min(server.query(quantile)[1] for _ in range(2)),
                 "query_p99_raw_range_s": server.query_range(quantile, args.seconds),
                 "fleet_p99_s": server.number(quantile),
                 "query_recorded_s": min(

@@ -1,16 +1,20 @@
 #!/usr/bin/env python3
 """The DaemonSet is YAML of the right shape, has the service's rights and no more, and its parts agree.
 
-usage: kubernetes_test.py SOURCE_DIR
+usage: kubernetes_test.py SOURCE_DIR [JEMTRACE]
 """
 
+import os
 import pathlib
 import re
+import shutil
+import subprocess
 import sys
 import unittest
 
 import yaml
 
+JEMTRACE = sys.argv[2] if len(sys.argv) > 2 else None
 PACKAGING = pathlib.Path(sys.argv[1]) / "packaging"
 DOCUMENTS = list(yaml.safe_load_all((PACKAGING / "kubernetes/daemonset.yaml").read_text()))
 UNIT = (PACKAGING / "systemd/jemtrace.service").read_text()
@@ -59,6 +63,16 @@ class DaemonSet(unittest.TestCase):
         for probe in ("livenessProbe", "readinessProbe"):
             self.assertIn(self.container[probe]["httpGet"]["port"], ports)
         self.assertLessEqual({"requests", "limits"}, self.container["resources"].keys())
+
+    @unittest.skipUnless(JEMTRACE and os.geteuid() == 0 and shutil.which("setpriv"), "no root")
+    def test_its_root_without_capabilities_can_look_into_files(self):
+        rights = "-all," + ",".join("+" + c.lower() for c in self.container["securityContext"]["capabilities"]["add"])
+        done = subprocess.run(
+            ["setpriv", f"--bounding-set={rights}", "--inh-caps=-all", JEMTRACE, "image", JEMTRACE],
+            capture_output=True, text=True, env={**os.environ, "CACHE_DIRECTORY": "/nonexistent"})
+        # There is no jemalloc in it: but that was looked for, by the child without rights.
+        self.assertNotIn("without privileges", done.stderr)
+        self.assertIn("jemalloc", done.stderr)
 
     def test_the_service_bounds_what_it_is_given(self):
         self.assertEqual(unit_capabilities("AmbientCapabilities"), unit_capabilities("CapabilityBoundingSet"))

@@ -26,7 +26,8 @@ constexpr int known_schema = 1;
 constexpr int max_depth = 16;  // of brackets in a line; jemtrace's own have 7
 constexpr size_t max_text = 4096;
 constexpr size_t max_targets = 100'000;  // of a run: their cgroups and versions are kept until its end
-constexpr uint64_t max_per_run = uint64_t{1} << 43;  // losses: so many runs as there may be then fit into 64 bits
+constexpr uint64_t max_per_run = uint64_t{1}
+                                 << 43;  // losses: so many runs as there may be then fit into 64 bits
 constexpr int64_t max_time_ns = int64_t{1} << 62;
 /// Bucket 0 of jt_hist, as Prometheus and OpenTelemetry number the buckets of this width.
 constexpr int64_t first_index = int64_t{JT_HIST_MIN_EXP} * 8;
@@ -91,12 +92,10 @@ class Fields {
   }
 
   std::string string(const Json& object, const char* key) {
-    const Json& value = member(object, key);
-    std::string text;
-    if (value.is_string() && value.get_ref<const std::string&>().size() <= max_text) {
-      text = made_safe(value.get_ref<const std::string&>());
-    }
-    if (!value.is_string() || text.size() > max_text || (text.empty() && value != "")) {
+    const auto* given = member(object, key).get_ptr<const std::string*>();
+    const bool short_enough = given != nullptr && given->size() <= max_text;
+    std::string text = short_enough ? made_safe(*given) : std::string();
+    if (!short_enough || text.size() > max_text) {
       wrong(fmt::format("\"{}\" is no text, or a very long one", key));
       return {};
     }

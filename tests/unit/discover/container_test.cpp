@@ -48,7 +48,7 @@ TEST(ContainerOf, takes_nothing_else_for_one) {
        {std::string(), std::string("/"), std::string("/system.slice/redis.service"),
         "/docker/" + id.substr(1), "/docker/" + id + "0", "/docker/" + std::string(64, 'g'),
         "/docker/" + std::string(64, 'A'), "/system.slice/docker-" + id + ".scope.d",
-        "/system.slice/docker-.scope", "/kubepods/pod" + uid, "/docker-" + id + "-x.scope",
+        std::string("/system.slice/docker-.scope"), "/kubepods/pod" + uid, "/docker-" + id + "-x.scope",
         std::string(100000, '/'), std::string(100000, 'a'), "/\x1b[31m" + id, std::string(64, '\0')}) {
     EXPECT_EQ(words(cgroup), "none") << cgroup.substr(0, 100);
   }
