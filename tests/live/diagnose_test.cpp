@@ -338,7 +338,7 @@ LIVE_TEST(DiagnoseLazyFree, flush_takes_what_is_lazy_and_nothing_else) {
 
 LIVE_TEST(Diagnose, is_text_for_people_with_the_bar_and_the_reasons) {
   const auto program = start(cases().front(), nullptr);
-  const Outcome outcome = run_jemtrace({"diagnose", "-p", std::to_string(program->pid()), "-d", "500ms"});
+  const Outcome outcome = run_jemtrace({"diagnose", "-p", std::to_string(program->pid()), "-d", "2s"});
   EXPECT_EQ(outcome.status, 0) << outcome.err;
   for (const char* text :
        {"STUCK_DIRTY", "Why is RSS high?", "Why is purging slow?", "background_thread:true"}) {
@@ -354,7 +354,7 @@ LIVE_TEST(Diagnose, ends_early_with_what_it_knows) {
   const auto program = start(cases().front(), nullptr);
   Process jemtrace({jemtrace_path(), "diagnose", "-p", std::to_string(program->pid()), "-f", "json"});
   jemtrace.wait_for_out("\"type\":\"target\"");
-  std::this_thread::sleep_for(500ms);
+  std::this_thread::sleep_for(2s);
   jemtrace.signal(SIGINT);
   const auto findings = findings_of(jemtrace.wait(10s));
   ASSERT_FALSE(findings.empty());
