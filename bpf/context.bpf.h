@@ -38,7 +38,7 @@ static __always_inline struct jt_waits *waits_of_purge(void)
 {
 	struct thread *thread = find_thread();
 
-	if (!thread || thread->call.syscall == JT_SYS_NONE || !is_purge(thread->call.purpose))
+	if (stopped || !thread || thread->call.syscall == JT_SYS_NONE || !is_purge(thread->call.purpose))
 		return NULL;
 	return lookup_or_zero(&waits_by_target, &thread->call.id);
 }

@@ -6,8 +6,12 @@
 //   /classic/host/I/metrics    the same as text: classic histograms, also for who would take native ones
 //   /sd, /sd/classic           all hosts, for http_sd_configs
 //   /truth                     JSON: count, sum and quantiles of all purges pooled, exact
+//
+// With --otlp the first host is also pushed, as jemtrace serve does.
 #include <fmt/format.h>
+#include <poll.h>
 #include <signal.h>
+#include <sys/eventfd.h>
 #include <sys/signalfd.h>
 
 #include <CLI/CLI.hpp>
@@ -15,11 +19,15 @@
 #include <charconv>
 #include <cmath>
 #include <iostream>
+#include <mutex>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <random>
+#include <thread>
 
 #include "serve/accounts.hpp"
 #include "serve/encode.hpp"
+#include "serve/push.hpp"
 #include "serve/server.hpp"
 #include "util/clock.hpp"
 
@@ -36,7 +44,11 @@ struct Options {
   size_t purges = 2000;  // of each host, before the first scrape
   double rate = 0;       // more of them each second, on each host
   size_t processes = 3;  // on each host
-  bool nasty = false;    // names that an attacker would choose
+  size_t connections = 4096;
+  std::string otlp;  // push the first host there
+  bool otlp_delta = false;
+  uint64_t otlp_interval_ms = 200;
+  bool nasty = false;  // names that an attacker would choose
 };
 
 class Host {
@@ -66,7 +78,7 @@ class Host {
                             .muzzy_bytes = 200 << 20,
                             .retained_bytes = uint64_t{2} << 30});
       if (index % 10 == 0 && i == 0) {
-        accounts_.set_findings(i, {{.id = "LAZYFREE_INFLATED", .severity = ledger::Severity::warning}});
+        accounts_.set_findings(i, {{"LAZYFREE_INFLATED", true}});
       }
     }
     slowness_ = index % 10 == 9 ? 8 : 1;  // some hosts are in trouble
@@ -132,6 +144,7 @@ class Fleet {
   }
 
   std::string truth() {
+    const std::lock_guard lock(mutex_);
     std::sort(truth_.begin(), truth_.end());
     nlohmann::ordered_json out{{"hosts", hosts_.size()}, {"count", truth_.size()}};
     uint64_t sum = 0;
@@ -145,6 +158,11 @@ class Fleet {
       out[key] = truth_.empty() ? 0 : truth_[std::max<size_t>(rank, 1) - 1];
     }
     return out.dump();
+  }
+
+  serve::Exposition expose(size_t index) {
+    const std::lock_guard lock(mutex_);
+    return hosts_[index]->expose();
   }
 
   Response operator()(const Request& request) {
@@ -170,7 +188,7 @@ class Fleet {
     }
     const serve::Format format = classic ? serve::Format::text : serve::negotiate(request.header("accept"));
     return {.type = serve::content_type(format),
-            .body = std::make_shared<const std::string>(serve::encode(hosts_[index]->expose(), format))};
+            .body = std::make_shared<const std::string>(serve::encode(expose(index), format))};
   }
 
  private:
@@ -191,9 +209,54 @@ class Fleet {
     return out.dump();
   }
 
+  std::mutex mutex_;  // the pusher has a thread of its own
   Options options_;
   std::vector<uint32_t> truth_;
   std::vector<std::unique_ptr<Host>> hosts_;
+};
+
+/// The first host of a fleet, pushed until the object goes.
+class Pushed {
+ public:
+  Pushed(Fleet& fleet, const Options& options, serve::Url url)
+      : pusher_({.url = std::move(url),
+                 .delta = options.otlp_delta,
+                 .interval_ms = options.otlp_interval_ms,
+                 .resource = {.host = "host-0", .version = "simulated"}},
+                snapshots_),
+        maker_([this, &fleet] { make(fleet); }),
+        sender_([this] { pusher_.run(stop_.get()); }) {}
+  ~Pushed() {
+    eventfd_write(stop_.get(), 1);
+    sender_.join();
+    maker_.join();
+    const serve::Own::Push counts = pusher_.counts();
+    std::cout << nlohmann::ordered_json{{"sent", counts.sent},
+                                        {"failed", counts.failed},
+                                        {"dropped", counts.dropped},
+                                        {"queue_bytes", counts.queue_bytes}}
+              << std::endl;
+  }
+  Pushed(const Pushed&) = delete;
+  Pushed& operator=(const Pushed&) = delete;
+
+ private:
+  void make(Fleet& fleet) {
+    for (;;) {
+      std::array<pollfd, 2> fds{{{.fd = snapshots_.wanted_fd(), .events = POLLIN, .revents = 0},
+                                 {.fd = stop_.get(), .events = POLLIN, .revents = 0}}};
+      poll(fds.data(), fds.size(), -1);
+      if (fds[1].revents != 0) {
+        return;
+      }
+      snapshots_.publish(fleet.expose(0));
+    }
+  }
+
+  serve::Snapshots snapshots_;
+  serve::Pusher pusher_;
+  Fd stop_{eventfd(0, EFD_CLOEXEC)};
+  std::thread maker_, sender_;
 };
 
 }  // namespace
@@ -207,6 +270,10 @@ int main(int argc, char** argv) {
   app.add_option("--purges", options.purges, "of each host before the first scrape");
   app.add_option("--rate", options.rate, "purges per second of each host after that");
   app.add_option("--processes", options.processes, "of each host");
+  app.add_option("--connections", options.connections, "at most, at a time");
+  app.add_option("--otlp", options.otlp, "push the first host to this URL");
+  app.add_flag("--otlp-delta", options.otlp_delta);
+  app.add_option("--otlp-interval", options.otlp_interval_ms, "in ms");
   app.add_flag("--nasty", options.nasty, "names that an attacker would choose");
   CLI11_PARSE(app, argc, argv);
 
@@ -225,9 +292,19 @@ int main(int argc, char** argv) {
     return 1;
   }
   Fleet fleet(options);
+  std::optional<Pushed> pushed;
+  if (!options.otlp.empty()) {
+    auto url = serve::parse_url(options.otlp);
+    if (!url) {
+      std::cerr << url.error().message() << '\n';
+      return 1;
+    }
+    pushed.emplace(fleet, options, std::move(*url));
+  }
   std::cout << "listening on " << listener->address << std::endl;
-  serve::Server server(std::move(listener->socket), nullptr, {.connections = 4096},
+  serve::Server server(std::move(listener->socket), nullptr, {.connections = options.connections},
                        [&](const Request& request) { return fleet(request); });
   server.run(stop.get());
+  pushed.reset();
   std::cout << fleet.truth() << std::endl;
 }

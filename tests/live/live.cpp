@@ -482,6 +482,14 @@ Trace run_traced(const Strings& command, const Process::Options& options, const 
 Tracer::Tracer(const Strings& arguments)
     : process_(concat({jemtrace_path(), "-v", "-f", "json", "-o", file_.path()}, arguments)) {}
 
+Tracer::Tracer(const Strings& arguments, const Strings& launcher, uid_t user)
+    : process_([&] {
+        if (::chown(file_.path().c_str(), user, user) != 0) {
+          fail_errno("chown");
+        }
+        return concat(launcher, concat({jemtrace_path(), "-v", "-f", "json", "-o", file_.path()}, arguments));
+      }()) {}
+
 void Tracer::wait_for(pid_t pid) {
   process_.wait_for_err("attach:");
   const std::string wanted = std::to_string(pid);

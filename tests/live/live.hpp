@@ -205,6 +205,8 @@ Outcome run_jemtrace(const Strings& arguments, const Process::Options& options =
 class Tracer {
  public:
   explicit Tracer(const Strings& arguments);
+  /// By `launcher`, which runs it as another user: the one that may write its output.
+  Tracer(const Strings& arguments, const Strings& launcher, uid_t user);
 
   /// Returns once all links are attached and the process is a target: what it does from now on counts.
   void wait_for(pid_t pid);

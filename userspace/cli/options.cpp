@@ -39,6 +39,7 @@ struct Raw {
   RawCall call;
   RawDiagnose diagnose;
   MergeOptions merge;
+  RawServe serve;
 };
 
 void add_selection(CLI::App& app, Raw& raw) {
@@ -132,6 +133,10 @@ Result<Options> check(const Raw& raw, Verb verb, std::vector<std::string> comman
   if (verb == Verb::diagnose) {
     ASSIGN_OR_RETURN(options.diagnose, check_diagnose(raw.diagnose, options.selection));
   }
+  if (verb == Verb::serve) {
+    ASSIGN_OR_RETURN(options.serve, check_serve(raw.serve));
+    options.interval = std::chrono::seconds(10);
+  }
   if (!raw.duration.empty()) {
     ASSIGN_OR_RETURN(options.duration, parse_duration(raw.duration));
   }
@@ -199,6 +204,13 @@ Parsed parse(int argc, const char* const* argv) {
   CLI::App* merge = app.add_subcommand("merge", "add up the histograms and counters of many runs and hosts");
   add_merge_options(*merge, raw.merge);
   add_format(*merge, raw);
+  CLI::App* serve = app.add_subcommand("serve", "metrics for Prometheus and OpenTelemetry");
+  add_selection(*serve, raw);
+  serve->add_option("-i,--interval", raw.interval, "time between two samples of a process [10s]")
+      ->type_name("DUR");
+  serve->add_flag("--no-refaults", raw.no_refaults,
+                  "do not look at page faults: what comes back is not known");
+  add_serve_options(*serve, raw.serve);
   CLI::App* host =
       app.add_subcommand("check", "what this host allows, and what to do about what it does not");
   add_format(*host, raw);
@@ -229,6 +241,8 @@ Parsed parse(int argc, const char* const* argv) {
     verb = Verb::diagnose;
   } else if (merge->parsed()) {
     verb = Verb::merge;
+  } else if (serve->parsed()) {
+    verb = Verb::serve;
   } else if (host->parsed()) {
     verb = Verb::check;
   }

@@ -8,12 +8,13 @@
 #include "cli/call_options.hpp"
 #include "cli/diagnose_options.hpp"
 #include "cli/merge_options.hpp"
+#include "cli/serve_options.hpp"
 #include "discover/selection.hpp"
 #include "util/result.hpp"
 
 namespace jemtrace::cli {
 
-enum class Verb { trace, list, image, stats, prof, diagnose, merge, check, json_schema };
+enum class Verb { trace, list, image, stats, prof, diagnose, serve, merge, check, json_schema };
 enum class Format { text, json };
 
 /// The command line, checked.
@@ -36,6 +37,7 @@ struct Options {
   ProfOptions prof;
   DiagnoseOptions diagnose;
   MergeOptions merge;
+  ServeOptions serve;
 };
 
 /// What to do, or what to print and leave with: help and version are no errors.

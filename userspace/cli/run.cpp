@@ -48,6 +48,8 @@ Result<int> dispatch(const Options& options) {
       return diagnose(options);
     case Verb::merge:
       return merge(options);
+    case Verb::serve:
+      return serve_metrics(options);
     case Verb::check:
       return check(options);
     case Verb::json_schema:

@@ -320,6 +320,9 @@ Result<int> Trace::run() {
                tracer_->timings().detach_ns / 1e6);
   }
   if (targets_seen_ == 0) {
+    for (const std::string& why : tracer_->refused()) {  // no summary that could name them
+      fmt::print(stderr, "jemtrace: {}\n", why);
+    }
     fmt::print(stderr,
                "jemtrace: nothing selected uses jemalloc\nhint: jemtrace list shows the processes that do\n");
   }

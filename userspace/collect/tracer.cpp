@@ -56,7 +56,7 @@ attach::LoadOptions load_options(const TracerOptions& options) {
   load.time_mmap = options.time_mmap;
   load.context = options.context;
   load.events = options.every_event ? attach::Events::all : attach::Events::none;
-  load.event_ring_bytes = 16 << 20;
+  load.event_ring_bytes = 8 << 20;  // mapped twice in a row: counts twice in our RSS
   if (options.slow_ns && !options.every_event) {
     load.events = attach::Events::slow;
     load.slow_ns = *options.slow_ns;
@@ -201,13 +201,16 @@ Target* Tracer::find(const jt_target_id& id) const {
   return it == targets_.end() ? nullptr : it->second.get();
 }
 
-void Tracer::adopt(const jt_target& kernel, bool from_its_start) {
+void Tracer::adopt(const jt_target& kernel, bool from_its_start, const jt_event_header* event) {
   Target* target = find(kernel.id);
   if (target == nullptr) {
     auto process = discover::read_process(proc_, static_cast<pid_t>(kernel.id.tgid));
     if (!process) {
-      // It has exited already: what it did is in the maps, who it was is only known by its number.
+      // It has exited already: what it did is in the maps, who it was is only known by its number and name.
       process = discover::Process{.pid = static_cast<pid_t>(kernel.id.tgid)};
+      if (event != nullptr) {
+        process->comm = std::string(event->comm, ::strnlen(event->comm, sizeof event->comm));
+      }
     }
     if (!wanted(*process)) {
       bpf_->remove_target(kernel.id.tgid);
@@ -278,12 +281,12 @@ void Tracer::handle(const jt_event_header& event) {
       break;
     case JT_EV_NEW_IMAGE:
       if (const auto target = bpf_->target(event.id.tgid); target && target->id.born_ns == event.id.born_ns) {
-        adopt(*target, true);
+        adopt(*target, true, &event);
       } else if (images_.by_index(lifecycle.image) != nullptr) {
         // It has ended since: its own record says which image it had.
         jt_target past{.id = event.id, .n_images = 1, .flags = 0, .images = {}};
         past.images[0].image = lifecycle.image;
-        adopt(past, true);
+        adopt(past, true, &event);
       }
       break;
     case JT_EV_OOM:
@@ -312,7 +315,7 @@ void Tracer::on_call(const jt_call_event& event) {
 void Tracer::on_fork(const jt_lifecycle_event& event) {
   if (const auto target = bpf_->target(event.h.id.tgid);
       target && target->id.born_ns == event.h.id.born_ns && target->n_images > 0) {
-    adopt(*target, true);
+    adopt(*target, true, &event.h);
     return;
   }
   // Gone already; it had its parent's images.
@@ -322,7 +325,7 @@ void Tracer::on_fork(const jt_lifecycle_event& event) {
       for (const TracedImage* image : parent->images) {
         past.images[past.n_images++].image = image->index;
       }
-      adopt(past, true);
+      adopt(past, true, &event.h);
       return;
     }
   }

@@ -87,6 +87,8 @@ class Tracer {
   [[nodiscard]] const attach::Features& features() const { return bpf_->features(); }
   [[nodiscard]] const Timings& timings() const { return timings_; }
   [[nodiscard]] const std::vector<std::string>& notes() const { return notes_; }
+  /// Files that seem to hold a jemalloc and could not be looked at: one sentence each, fit to print.
+  [[nodiscard]] const std::vector<std::string>& refused() const { return images_.refused(); }
   [[nodiscard]] const TracedImage* image_by_index(uint32_t index) const { return images_.by_index(index); }
 
  private:
@@ -102,7 +104,8 @@ class Tracer {
   void look_at_mapping(const jt_lifecycle_event& event);
 
   /// The kernel side has this process among its targets, with images: makes or completes our record of it.
-  void adopt(const jt_target& target, bool from_its_start);
+  /// `event`: how it was heard of: of one that is gone already it is all that tells its name.
+  void adopt(const jt_target& target, bool from_its_start, const jt_event_header* event = nullptr);
   void end(uint64_t born_ns);
   void read_states(Target& target);
   void finish(Target& target);

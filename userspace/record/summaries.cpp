@@ -92,11 +92,15 @@ class Fields {
 
   std::string string(const Json& object, const char* key) {
     const Json& value = member(object, key);
-    if (!value.is_string() || value.get_ref<const std::string&>().size() > max_text) {
+    std::string text;
+    if (value.is_string() && value.get_ref<const std::string&>().size() <= max_text) {
+      text = made_safe(value.get_ref<const std::string&>());
+    }
+    if (!value.is_string() || text.size() > max_text || (text.empty() && value != "")) {
       wrong(fmt::format("\"{}\" is no text, or a very long one", key));
       return {};
     }
-    return made_safe(value.get_ref<const std::string&>());
+    return text;
   }
 
   std::string string_or_null(const Json& in, const char* key) {
@@ -267,8 +271,11 @@ std::string versions_of(Fields& fields, const Json& target) {
   }
   std::sort(versions.begin(), versions.end());
   versions.erase(std::unique(versions.begin(), versions.end()), versions.end());
-  return versions == std::vector<std::string>{"unknown"} ? std::string()
-                                                         : fmt::format("{}", fmt::join(versions, "+"));
+  std::string all = fmt::format("{}", fmt::join(versions, "+"));
+  if (all.size() > max_text) {
+    fields.wrong("\"images\" has very long versions");
+  }
+  return all == "unknown" ? std::string() : all;
 }
 
 /// Whether a line nests deeper than any of ours, which a parser would need memory for.

@@ -228,6 +228,10 @@ Json target_line() {
                         {"comm", string()},
                         {"exe", or_null(string())},
                         {"cgroup", or_null(string())},
+                        {"container", described(or_null(object({{"runtime", or_null(string())},
+                                                                {"id", string()},
+                                                                {"pod_uid", or_null(string())}})),
+                                                "as the path of the cgroup tells; null: in none")},
                         {"images", array_of(object(image_properties(object(role_properties()))))},
                         {"conf", conf()},
                         {"conf_unknown_because", or_null(string())}});

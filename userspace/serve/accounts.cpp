@@ -178,7 +178,7 @@ void Accounts::measure(uint64_t process, const Gauges& gauges) {
   }
 }
 
-void Accounts::set_findings(uint64_t process, const std::vector<ledger::Finding>& findings) {
+void Accounts::set_findings(uint64_t process, const std::map<std::string, bool>& findings) {
   const auto it = processes_.find(process);
   if (it == processes_.end()) {
     return;
@@ -188,9 +188,11 @@ void Accounts::set_findings(uint64_t process, const std::vector<ledger::Finding>
     counts[id] -= 1;
   }
   it->second.findings.clear();
-  for (const ledger::Finding& finding : findings) {
-    if (finding.severity != ledger::Severity::ok && it->second.findings.insert(finding.id).second) {
-      counts[finding.id] += 1;
+  for (const auto& [id, on] : findings) {
+    size_t& count = counts[id];
+    if (on) {
+      it->second.findings.insert(id);
+      count += 1;
     }
   }
 }

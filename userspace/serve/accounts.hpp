@@ -12,7 +12,6 @@
 #include <vector>
 
 #include "jemtrace/abi.h"
-#include "ledger/finding.hpp"
 #include "ledger/model.hpp"
 #include "serve/exposition.hpp"
 
@@ -78,8 +77,8 @@ class Accounts {
 
   void begin(uint64_t process, const ledger::TargetInfo& info, uint64_t now_ns);
   void measure(uint64_t process, const Gauges& gauges);
-  /// All that hold now; those that held before do not any more.
-  void set_findings(uint64_t process, const std::vector<ledger::Finding>& findings);
+  /// Every finding that it ever had, and whether it has it now.
+  void set_findings(uint64_t process, const std::map<std::string, bool>& findings);
   /// A slow purge was seen.
   void slow(uint64_t process, jt_transition transition, jt_payer payer, const Exemplar& exemplar,
             uint64_t now_ns);

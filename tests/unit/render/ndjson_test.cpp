@@ -142,6 +142,14 @@ TEST(Ndjson, header_has_the_keys_of_the_contract_in_order) {
                                                   "start_unix_ns", "clock", "command", "start_mono_ns"}));
 }
 
+TEST(Ndjson, target_names_its_container) {
+  ledger::TargetInfo target = samples::target();
+  EXPECT_TRUE(line_of([&](Output& out) { out.target(target); })["container"].is_null());
+  target.container = {"cri-o", "4fa6e0f0c678", ""};
+  EXPECT_EQ(line_of([&](Output& out) { out.target(target); })["container"].dump(),
+            R"({"runtime":"cri-o","id":"4fa6e0f0c678","pod_uid":null})");
+}
+
 TEST(Ndjson, transition_has_the_keys_of_the_contract_in_order) {
   const Json line = line_of([](Output& out) { out.transition(samples::transition_event()); });
   EXPECT_EQ(keys(line),

@@ -118,7 +118,7 @@ TEST(Accounts, a_day_of_churn_leaves_memory_and_series_bounded) {
                    i % 2 == 0 ? process("worker-" + std::to_string(i % 80))
                               : process("job", "/job/" + std::to_string(i)),
                    now);
-    accounts.set_findings(i, {{.id = "DECAY_NEVER", .severity = ledger::Severity::warning}});
+    accounts.set_findings(i, {{"DECAY_NEVER", true}});
     accounts.end(i, purges(2), now);
     bytes += 2 * 4096;
     if (i % 1000 == 0) {
@@ -192,9 +192,9 @@ TEST(Accounts, hostile_names_make_valid_labels) {
 TEST(Accounts, a_finding_is_one_while_it_holds_and_zero_afterwards) {
   Accounts accounts({});
   accounts.begin(1, process("redis"), 0);
-  accounts.set_findings(1, {{.id = "LAZYFREE_INFLATED", .severity = ledger::Severity::warning}});
+  accounts.set_findings(1, {{"LAZYFREE_INFLATED", true}});
   EXPECT_THAT(text(accounts, {}), HasSubstr("id=\"LAZYFREE_INFLATED\"} 1\n"));
-  accounts.set_findings(1, {});
+  accounts.set_findings(1, {{"LAZYFREE_INFLATED", false}});
   EXPECT_THAT(text(accounts, {}), HasSubstr("id=\"LAZYFREE_INFLATED\"} 0\n"));
 }
 
