@@ -103,7 +103,8 @@ struct Inputs {
 /// Purges of the window as a sum: without what was only unmapped after having been given back before.
 struct PurgeWork {
   uint64_t calls = 0, bytes = 0, ns = 0;
-  uint64_t app_ns = 0, app_bytes = 0, app_calls = 0, app_p99_ns = 0, p99_ns = 0, max_ns = 0;
+  uint64_t app_ns = 0, app_bytes = 0, app_calls = 0, app_p99_ns = 0;
+  uint64_t p50_ns = 0, p99_ns = 0, max_ns = 0;
   uint64_t oversize_bytes = 0, oversize_ns = 0, oversize_calls = 0;
 };
 PurgeWork purge_work(const ledger::Totals& totals);

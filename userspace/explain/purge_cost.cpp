@@ -78,6 +78,13 @@ Verdict app_threads_pay(const Inputs& in) {
   if (share < app_share || work.app_p99_ns < slow_call_ns || window < slow_window_share) {
     return no();
   }
+  // A small call costs 1.5 us at least, 15 times a page's price. Far beyond, its thread was not on a CPU.
+  const double pages = static_cast<double>(std::max<uint64_t>(1, work.app_bytes / in.page_bytes));
+  const double price = static_cast<double>(app_ns) / pages;
+  const bool waits_for_lock = ratio(in.waits.lock_ns.value_or(0), work.ns) >= lock_share;
+  if (in.baseline_ns_per_page && price > delayed_baselines * *in.baseline_ns_per_page && !waits_for_lock) {
+    return cannot("purge calls take far longer than their work does: the threads wait for a CPU");
+  }
   const bool background = in.background_threads.value_or(0) > 0;
   Draft draft(in, ledger::Severity::warning,
               fmt::format("the program's own threads purge: 1 in 100 calls takes {} or more",
@@ -144,13 +151,15 @@ Verdict shootdown_bound(const Inputs& in) {
     return cannot(untraced);
   }
   const PurgeWork work = purge_work(*in.work);
-  if (!worth_asking(in, work)) {
+  // By the median: a thread that is preempted within a call would look the same as one that waits for others.
+  const uint64_t typical_ns = work.p50_ns * work.calls;
+  if (work.calls == 0 || ratio(typical_ns, in.window_ns) < busy_window_share) {
     return no();
   }
   if (!in.waits.remote_flushes || !in.baseline_ns_per_page) {
     return cannot("TLB flushes on other CPUs were not traced");
   }
-  const double cost = ns_per_page(in, work);
+  const double cost = ratio(typical_ns, work.bytes / in.page_bytes);
   const double flushes = ratio(*in.waits.remote_flushes, work.calls);
   const uint64_t size = work.bytes / work.calls;
   if (cost < work_baselines * *in.baseline_ns_per_page || flushes < flushes_per_call ||

@@ -172,11 +172,20 @@ TEST(Explain, eager_oversize_stands_before_what_comes_back) {
 
 TEST(Explain, application_threads_pay_when_their_calls_are_long) {
   Inputs in = well();
-  purge(in, JT_PAYER_APP, 100, mib, 3'000'000);
+  purge(in, JT_PAYER_APP, 100, 16 * mib, 3'000'000);
   EXPECT_EQ(first_of(in), "APP_THREADS_PAY");
   Inputs background = well();
   purge(background, JT_PAYER_BACKGROUND, 100, mib, 3'000'000);
   EXPECT_EQ(first_of(background), "HEALTHY");
+}
+
+TEST(Explain, a_call_that_is_preempted_is_no_work) {
+  Inputs in = well();
+  purge(in, JT_PAYER_APP, 200, 16384, 5'000);
+  purge(in, JT_PAYER_APP, 50, 16384, 20'000'000);
+  in.waits.remote_flushes = 240;
+  EXPECT_EQ(first_of(in), "HEALTHY");
+  EXPECT_TRUE(unmeasured(in, "APP_THREADS_PAY"));
 }
 
 TEST(Explain, a_wait_for_the_lock_explains_the_purge_time) {
@@ -320,7 +329,7 @@ TEST(Explain, every_finding_has_evidence_a_remedy_and_a_confidence) {
   in.end.vmas = 40'000;
   in.end.retained = 2048 * mib;
   in.end.allocated = 150 * mib;
-  purge(in, JT_PAYER_APP, 100, mib, 3'000'000);
+  purge(in, JT_PAYER_APP, 100, 16 * mib, 3'000'000);
   const Evaluation evaluation = evaluate(in);
   EXPECT_GE(evaluation.findings.size(), 6u);
   for (const auto& finding : evaluation.findings) {
