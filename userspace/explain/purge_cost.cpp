@@ -25,6 +25,15 @@ double ns_per_page(const Inputs& in, const PurgeWork& work) {
   return pages > 0 ? static_cast<double>(work.ns) / static_cast<double>(pages) : 0;
 }
 
+/// Waiting for the lock is most of it; or, on a host that is short of CPUs, far more of it than the work is.
+bool waits_for_lock(const Inputs& in, const PurgeWork& work) {
+  const double share = ratio(in.waits.lock_ns.value_or(0), work.ns);
+  const double usual_ns =
+      in.baseline_ns_per_page.value_or(0) * static_cast<double>(work.bytes / in.page_bytes);
+  return share >= lock_share || (share >= lock_least_share && usual_ns > 0 &&
+                                 static_cast<double>(*in.waits.lock_ns) >= lock_times_work * usual_ns);
+}
+
 constexpr const char* untraced = "nothing was traced";
 
 }  // namespace
@@ -81,8 +90,8 @@ Verdict app_threads_pay(const Inputs& in) {
   // A small call costs 1.5 us at least, 15 times a page's price. Far beyond, its thread was not on a CPU.
   const double pages = static_cast<double>(std::max<uint64_t>(1, work.app_bytes / in.page_bytes));
   const double price = static_cast<double>(app_ns) / pages;
-  const bool waits_for_lock = ratio(in.waits.lock_ns.value_or(0), work.ns) >= lock_share;
-  if (in.baseline_ns_per_page && price > delayed_baselines * *in.baseline_ns_per_page && !waits_for_lock) {
+  if (in.baseline_ns_per_page && price > delayed_baselines * *in.baseline_ns_per_page &&
+      !waits_for_lock(in, work)) {
     return cannot("purge calls take far longer than their work does: the threads wait for a CPU");
   }
   const bool background = in.background_threads.value_or(0) > 0;
@@ -123,7 +132,7 @@ Verdict lock_bound_purge(const Inputs& in) {
     return cannot("waits for mmap_lock were not traced: this kernel has no such tracepoints");
   }
   const double share = std::min(1.0, ratio(*in.waits.lock_ns, work.ns));
-  if (share < lock_share) {
+  if (!waits_for_lock(in, work)) {
     return no();
   }
   Draft draft(in, ledger::Severity::warning,
@@ -195,7 +204,7 @@ Verdict work_bound_purge(const Inputs& in) {
   }
   const double cost = ns_per_page(in, work);
   const double limit = work_baselines * *in.baseline_ns_per_page;
-  if (cost > limit || ratio(in.waits.lock_ns.value_or(0), work.ns) >= lock_share) {
+  if (cost > limit || waits_for_lock(in, work)) {
     return no();
   }
   Draft draft(in, ledger::Severity::info,

@@ -195,6 +195,8 @@ TEST(Explain, a_wait_for_the_lock_explains_the_purge_time) {
   const Evaluation evaluation = evaluate(in);
   ASSERT_EQ(evaluation.findings.size(), 1u);
   EXPECT_EQ(evaluation.findings[0].id, "LOCK_BOUND_PURGE");
+  in.waits.lock_ns = 300'000'000;  // 30 %, and 117 times the work
+  EXPECT_EQ(first_of(in), "LOCK_BOUND_PURGE");
   in.waits.lock_ns = {};
   EXPECT_TRUE(unmeasured(in, "LOCK_BOUND_PURGE"));
 }
