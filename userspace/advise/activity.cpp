@@ -1,6 +1,10 @@
 #include "advise/activity.hpp"
 
 #include <algorithm>
+#include <cmath>
+#include <tuple>
+
+#include "ledger/smoothstep.hpp"
 
 namespace jemtrace::advise {
 namespace {
@@ -33,13 +37,39 @@ const ledger::DecayReading& clock_of(const ledger::ArenaReading& arena) {
 
 }  // namespace
 
-std::optional<double> Chances::per_second() const {
-  if (taken == 0 && waited_ns == 0) {
+std::optional<double> busy_rate(const Chances& chances) {
+  constexpr uint64_t fewest = 10;
+  constexpr double always = 1e6;
+  const uint64_t readings = chances.ready + chances.waiting;
+  if (readings < fewest || chances.epoch_ns == 0 || chances.span_ns == 0) {
     return std::nullopt;
   }
-  // One chance may have been missed by a hair at the end: never infinite.
-  constexpr uint64_t least_ns = 10'000;
-  return static_cast<double>(taken) * 1e9 / static_cast<double>(std::max(waited_ns, least_ns));
+  const double epoch_s = static_cast<double>(chances.epoch_ns) / 1e9;
+  const double apart_s = static_cast<double>(chances.span_ns) / 1e9 / static_cast<double>(readings);
+  if (epoch_s >= 2 * apart_s) {
+    // From the end of an epoch to the deadline of the next it takes an epoch on average: 1.5 from its nominal
+    // start, which it is half an epoch late for. Then it waits for 1/rate. None seen waiting: less than can
+    // be told.
+    const double waiting = std::max(static_cast<double>(chances.waiting), 0.5);
+    return static_cast<double>(chances.ready) / waiting / epoch_s;
+  }
+  // Epochs are shorter than what is between readings, and what waits is chance: how many readings found none
+  // ended?
+  const double none = std::max(1 - static_cast<double>(chances.taken) / static_cast<double>(readings),
+                               0.5 / static_cast<double>(readings));
+  const double between_s = apart_s / -std::log(none);
+  return chances.taken == 0 ? 0 : between_s <= epoch_s ? always : 1 / (between_s - epoch_s);
+}
+
+std::optional<double> idle_rate(const Chances& chances) {
+  if (chances.waited_ns == 0) {
+    return std::nullopt;
+  }
+  // Where epochs end between all readings, how long they wait is not seen by counting them.
+  if (chances.taken > chances.waiting) {
+    return busy_rate(chances);
+  }
+  return static_cast<double>(chances.taken) * 1e9 / static_cast<double>(chances.waited_ns);
 }
 
 std::vector<Point> Activity::totals() const {
@@ -74,6 +104,16 @@ std::optional<uint64_t> Activity::purged_pages() const {
   return sum;
 }
 
+double Activity::mean_resident_pages() const {
+  const std::vector<Point> sums = totals();
+  double sum = 0;
+  for (size_t i = 1; i < sums.size(); ++i) {
+    const auto pages = [&](const Point& p) { return static_cast<double>(p.active + p.dirty + p.muzzy); };
+    sum += (pages(sums[i - 1]) + pages(sums[i])) / 2 * static_cast<double>(times_ns[i] - times_ns[i - 1]);
+  }
+  return span_ns() == 0 ? 0 : sum / static_cast<double>(span_ns());
+}
+
 void Recorder::begin(const Key& key, const ledger::ArenaReading& reading, uint64_t at_ns) {
   ArenaActivity arena{.index = reading.index};
   arena.points.push_back(point_of(reading, static_cast<uint32_t>(activity_.times_ns.size() - 1)));
@@ -93,11 +133,21 @@ void Recorder::go_on(Seen& seen, const ledger::ArenaReading& reading, uint64_t a
   }
   const ledger::DecayReading& before = clock_of(seen.now);
   const ledger::DecayReading& now = clock_of(reading);
-  if (before.epoch_ns && before.deadline_ns && now.epoch_ns && before.time_ms == now.time_ms) {
+  if (before.epoch_ns && before.deadline_ns && now.epoch_ns && now.deadline_ns &&
+      before.time_ms == now.time_ms) {
     Chances& chances = busy ? arena.busy : arena.idle;
     const uint64_t waits_from = std::max(seen.at_ns, *before.deadline_ns);
     const uint64_t waited = at_ns > waits_from ? at_ns - waits_from : 0;
     const bool advanced = *now.epoch_ns != *before.epoch_ns;
+    // An epoch that began its wait within this time may have been waiting for long, or not: that is not
+    // known.
+    if (advanced || *before.deadline_ns <= seen.at_ns) {
+      arena.chances.resize(activity_.times_ns.size(), Chance::unknown);
+      arena.chances.back() = advanced ? Chance::taken : Chance::none;
+    }
+    chances.epoch_ns = static_cast<uint64_t>(*now.time_ms) * 1'000'000 / ledger::decay_steps;
+    chances.span_ns += at_ns - seen.at_ns;
+    (at_ns < *now.deadline_ns ? chances.ready : chances.waiting) += 1;
     chances.taken += advanced ? 1 : 0;
     chances.waited_ns += advanced ? waited / 2 : waited;  // somewhere in between
   }

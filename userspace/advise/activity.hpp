@@ -17,13 +17,25 @@ struct Point {
   uint64_t active = 0, dirty = 0, muzzy = 0, retained = 0;  // pages
 };
 
-/// How often an arena gives its decay a chance to run. It does so once in 1000 ticks, and nothing outside
-/// sees ticks; but a new epoch begins at the first chance behind its deadline, and that is seen.
+/// How often an arena gives its decay a chance to run. It does so once in about 1000 ticks, and nothing
+/// outside sees ticks; but an epoch that is over and has not been ended yet is seen: it waits for a chance.
 struct Chances {
-  uint64_t taken = 0;      // new epochs
-  uint64_t waited_ns = 0;  // between the deadlines and them
-  /// Chances per second; nullopt when nothing ever waited.
-  [[nodiscard]] std::optional<double> per_second() const;
+  uint64_t ready = 0, waiting = 0;    // readings within an epoch, and behind its deadline
+  uint64_t span_ns = 0;               // between these readings and the ones before them
+  uint64_t epoch_ns = 0;              // a 200th of the decay time
+  uint64_t taken = 0, waited_ns = 0;  // epochs that ended between two readings, and the time that they waited
+};
+/// Chances per second while pages move: from the share of readings in which an epoch waits, or of those by
+/// which one has ended. nullopt: not known.
+std::optional<double> busy_rate(const Chances& chances);
+/// While none do: what is waited for and comes. 0: it never came.
+std::optional<double> idle_rate(const Chances& chances);
+
+/// Whether an arena had a chance to decay between a reading and the one before.
+enum class Chance : char {
+  unknown = '?',
+  none = '0',  // an epoch waited all the time
+  taken = '1',
 };
 
 struct ArenaActivity {
@@ -33,7 +45,8 @@ struct ArenaActivity {
   ledger::DecayReading dirty_start, muzzy_start;         // at the first point, with backlog where it was read
   std::optional<uint64_t> dirty_purged, muzzy_purged;    // pages, within the time
   std::optional<uint64_t> dirty_extents, muzzy_extents;  // nmadvise, within the time
-  Chances busy, idle;  // while its pages moved between two readings, and while they did not
+  std::vector<Chance> chances;  // by index into times_ns; what is beyond its end is unknown
+  Chances busy, idle;           // while its pages moved between two readings, and while they did not
   uint64_t busy_ns = 0;
 };
 
@@ -50,6 +63,8 @@ struct Activity {
   /// The sum over arenas at each of times_ns.
   [[nodiscard]] std::vector<Point> totals() const;
   [[nodiscard]] std::optional<uint64_t> purged_pages() const;
+  /// Active, dirty and muzzy, over time.
+  [[nodiscard]] double mean_resident_pages() const;
 };
 
 /// Makes it of readings that come one after the other.

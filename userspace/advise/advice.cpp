@@ -38,13 +38,24 @@ Fit fit_of(const Input& in) {
           .measured_refaulted_pages = in.measured.refaulted_pages};
 }
 
+/// Arenas whose decay times are others count little: they have few readings in which pages move.
+void add(Chances& all, const Chances& one) {
+  all.ready += one.ready;
+  all.waiting += one.waiting;
+  all.taken += one.taken;
+  all.span_ns += one.span_ns;
+  all.waited_ns += one.waited_ns;
+  all.epoch_ns = std::max(all.epoch_ns, one.epoch_ns);
+}
+
 double mean_held_bytes(const Activity& activity) {
   double sum = 0;
   const auto totals = activity.totals();
   for (const Point& point : totals) {
     sum += static_cast<double>(point.dirty + point.muzzy);
   }
-  return totals.empty() ? 0 : sum / static_cast<double>(totals.size()) * static_cast<double>(activity.page_bytes);
+  return totals.empty() ? 0
+                        : sum / static_cast<double>(totals.size()) * static_cast<double>(activity.page_bytes);
 }
 
 double mean_active_bytes(const Activity& activity) {
@@ -53,7 +64,8 @@ double mean_active_bytes(const Activity& activity) {
   for (const Point& point : totals) {
     sum += static_cast<double>(point.active);
   }
-  return totals.empty() ? 0 : sum / static_cast<double>(totals.size()) * static_cast<double>(activity.page_bytes);
+  return totals.empty() ? 0
+                        : sum / static_cast<double>(totals.size()) * static_cast<double>(activity.page_bytes);
 }
 
 bool nothing_moved(const Activity& activity) {
@@ -69,17 +81,19 @@ std::vector<std::string> futile(const Advice& advice) {
   const double rss = in.measured.mean_rss_bytes;
   const bool little = rss > 0 && held < std::max(small_share * rss, 1.0 * mib);
   if (little) {
-    why.push_back(fmt::format("dirty and muzzy pages are {} of {} RSS ({:.0f} %): a shorter decay has no more "
-                              "than that to give back",
-                              bytes(held), bytes(rss), 100 * held / rss));
+    why.push_back(
+        fmt::format("dirty and muzzy pages are {} of {} RSS ({:.0f} %): a shorter decay has no more "
+                    "than that to give back",
+                    bytes(held), bytes(rss), 100 * held / rss));
   }
   const double active = mean_active_bytes(in.activity);
   if (in.measured.mean_allocated_bytes) {
     const double lost = active - *in.measured.mean_allocated_bytes;
     if (rss > 0 && lost > 0.25 * rss) {
-      why.push_back(fmt::format("{} lie unused inside pages that are in use (fragmentation): decay does not "
-                                "reach them",
-                                bytes(lost)));
+      why.push_back(
+          fmt::format("{} lie unused inside pages that are in use (fragmentation): decay does not "
+                      "reach them",
+                      bytes(lost)));
     }
   }
   if (rss > 0 && active + held < 0.5 * rss) {
@@ -89,10 +103,11 @@ std::vector<std::string> futile(const Advice& advice) {
   if (nothing_moved(in.activity)) {
     why.push_back(
         held >= mib && !in.current.background
-            ? fmt::format("the process did nothing in this time, and an idle process does not decay: its {} stay "
-                          "until it works again, whatever the decay times; background_thread:true or "
-                          "arena.<i>.purge give them back",
-                          bytes(held))
+            ? fmt::format(
+                  "the process did nothing in this time, and an idle process does not decay: its {} stay "
+                  "until it works again, whatever the decay times; background_thread:true or "
+                  "arena.<i>.purge give them back",
+                  bytes(held))
             : "the process did nothing in this time: watch it while it works");
     return why;
   }
@@ -105,8 +120,9 @@ std::vector<std::string> futile(const Advice& advice) {
   }
   const double gain = (current.mean_resident - least) * static_cast<double>(in.activity.page_bytes);
   if (!little && gain < std::max(small_share * rss, 1.0 * mib) && current.cost() - cheapest < 0.001) {
-    why.push_back(fmt::format("no setting that was tried holds more than {} less or saves more than 0.1 % of a CPU",
-                              bytes(std::max(gain, 1.0 * mib))));
+    why.push_back(
+        fmt::format("no setting that was tried holds more than {} less or saves more than 0.1 % of a CPU",
+                    bytes(std::max(gain, 1.0 * mib))));
   }
   return why;
 }
@@ -163,7 +179,7 @@ std::vector<Recommendation> recommend(const Advice& advice) {
                    .candidate = best,
                    .keep = best == advice.current,
                    .conf = (variable.empty() ? "MALLOC_CONF" : variable) + "=" +
-                           conf_of(advice.candidates[best].settings, std::nullopt)});
+                           conf_of(advice.candidates[best].settings, advice.input.current)});
   }
   return out;
 }
@@ -177,8 +193,8 @@ void add_caveats(Advice& advice, const ledger::TrendReport& trend) {
         static_cast<double>(in.current.dirty_ms) / 1e3));
   }
   if (trend.trend == ledger::Trend::ratcheting) {
-    in.caveats.push_back(fmt::format("active memory grows by {}/s: no decay setting stops that",
-                                     bytes(trend.per_second)));
+    in.caveats.push_back(
+        fmt::format("active memory grows by {}/s: no decay setting stops that", bytes(trend.per_second)));
   }
   if (in.activity.unread > 0) {
     in.caveats.push_back(
@@ -208,7 +224,8 @@ Model make_model(const Activity& activity, const std::string& version, const Set
   const bool is_530 = version.rfind("5.3.0", 0) == 0;
   model.background_ends_oversize = since_53 && !is_530;
   if (const auto found = options.find("max_background_threads"); found != options.end()) {
-    model.background_threads = static_cast<unsigned>(std::clamp(std::atoi(found->second.value.c_str()), 1, 4096));
+    model.background_threads =
+        static_cast<unsigned>(std::clamp(std::atoi(found->second.value.c_str()), 1, 4096));
   }
   uint64_t extents = 0;
   uint64_t purged = 0;
@@ -226,10 +243,8 @@ Model make_model(const Activity& activity, const std::string& version, const Set
                    ? static_cast<double>(before.active - arena.points[i].active)
                    : 0;
     }
-    busy.taken += arena.busy.taken;
-    busy.waited_ns += arena.busy.waited_ns;
-    idle.taken += arena.idle.taken;
-    idle.waited_ns += arena.idle.waited_ns;
+    add(busy, arena.busy);
+    add(idle, arena.idle);
   }
   if (extents > 0) {
     model.extent_pages = std::max(1.0, static_cast<double>(purged) / static_cast<double>(extents));
@@ -237,12 +252,11 @@ Model make_model(const Activity& activity, const std::string& version, const Set
   const uint64_t oversize = totals.counters.by_purpose[JT_PURGE_OVERSIZE].bytes;
   const bool had_a_chance = current.dirty_ms > 0;
   if (had_a_chance && freed > 0) {
-    model.oversize_share =
-        std::clamp(static_cast<double>(oversize) / static_cast<double>(activity.page_bytes) / freed, 0.0, 1.0);
+    model.oversize_share = std::clamp(
+        static_cast<double>(oversize) / static_cast<double>(activity.page_bytes) / freed, 0.0, 1.0);
   }
-  model.busy_chances = busy.per_second();
-  // Less than three chances seen is no rate.
-  model.idle_chances = idle.taken >= 3 ? idle.per_second() : std::nullopt;
+  model.busy_chances = busy_rate(busy);
+  model.idle_chances = idle_rate(idle);
   return model;
 }
 
@@ -256,8 +270,9 @@ void measure_costs(const ledger::Totals& totals, uint64_t page_bytes, Costs& cos
       ns += static_cast<double>(total.sum_ns());
       amount += total.bytes();
     }
-    return amount / page_bytes < enough_pages ? std::nullopt
-                                              : std::optional(ns / (static_cast<double>(amount) / static_cast<double>(page_bytes)));
+    return amount / page_bytes < enough_pages
+               ? std::nullopt
+               : std::optional(ns / (static_cast<double>(amount) / static_cast<double>(page_bytes)));
   };
   if (const auto lazy = per_page({JT_DIRTY_MUZZY})) {
     costs.lazy_ns = *lazy;
@@ -270,7 +285,12 @@ void measure_costs(const ledger::Totals& totals, uint64_t page_bytes, Costs& cos
 }
 
 Advice make_advice(Input input, const std::vector<Settings>& grid) {
-  Advice advice{.input = std::move(input), .candidates = {}, .fit = {}, .recommendations = {}, .futile = {}, .rhythm = {}};
+  Advice advice{.input = std::move(input),
+                .candidates = {},
+                .fit = {},
+                .recommendations = {},
+                .futile = {},
+                .rhythm = {}};
   const Input& in = advice.input;
   const Begin begin = in.activity.from_start ? Begin::empty : Begin::settled;
   for (const Settings& settings : grid) {

@@ -26,7 +26,7 @@ struct Measured {
   double seconds = 0;
   double mean_rss_bytes = 0;
   uint64_t max_rss_bytes = 0;
-  double mean_resident_bytes = 0;           // active, dirty and muzzy, by jemalloc's own numbers
+  double mean_resident_bytes = 0;  // active, dirty and muzzy, by jemalloc's own numbers
   std::optional<double> mean_allocated_bytes;
   std::optional<uint64_t> purged_pages;     // jemalloc's own count where it keeps one
   std::optional<uint64_t> refaulted_pages;  // purged by MADV_DONTNEED and touched again; an estimate where
@@ -46,7 +46,7 @@ struct Input {
   Costs costs;
   CostOrigins origins;
   Measured measured;
-  uint64_t period_ns = 0;  // between two readings, on average
+  uint64_t period_ns = 0;            // between two readings, on average
   std::vector<std::string> caveats;  // one sentence each
 };
 

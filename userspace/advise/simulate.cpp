@@ -64,7 +64,7 @@ struct Arena {
   double oversize_rest = 0;
   size_t next = 0;  // of its points
   // While its pages move from one point to the next:
-  bool busy = false;
+  bool had_chance = false;
   uint64_t moves_from = 0, moves_to = 0;
 };
 
@@ -183,19 +183,34 @@ class Simulation {
             static_cast<double>(arena->moves_from) +
             (static_cast<double>(arena->moves_to) - static_cast<double>(arena->moves_from)) * share;
         move_to(*arena, static_cast<uint64_t>(std::llround(target)));
-        if (model_.busy_chances == std::nullopt || comes(*model_.busy_chances, length / pieces)) {
-          tick(*arena, now);
-        }
+        arena->had_chance |= try_tick(*arena, at, now, length / pieces);
       }
     }
-    if (model_.idle_chances && *model_.idle_chances > 0) {
-      for (Arena& arena : arenas_) {
-        const bool moved = std::find(moving_.begin(), moving_.end(), &arena) != moving_.end();
-        if (!moved && comes(*model_.idle_chances, length)) {
-          tick(arena, to_ns);
-        }
+    for (Arena& arena : arenas_) {
+      const bool moved = std::find(moving_.begin(), moving_.end(), &arena) != moving_.end();
+      const Chance seen = chance_of(arena, at);
+      // What was seen to happen happens, once at least.
+      if (seen == Chance::taken
+              ? !arena.had_chance
+              : !moved && seen == Chance::unknown && comes(model_.idle_chances.value_or(0), length)) {
+        tick(arena, to_ns);
       }
+      arena.had_chance = false;
     }
+  }
+
+  static Chance chance_of(const Arena& arena, uint32_t at) {
+    return at < arena.from->chances.size() ? arena.from->chances[at] : Chance::unknown;
+  }
+
+  /// Of an arena whose pages move, in a piece of the time between two readings.
+  bool try_tick(Arena& arena, uint32_t at, uint64_t now, uint64_t length_ns) {
+    if (chance_of(arena, at) == Chance::none ||
+        (model_.busy_chances && !comes(*model_.busy_chances, length_ns))) {
+      return false;
+    }
+    tick(arena, now);
+    return true;
   }
 
   bool comes(double per_second, uint64_t within_ns) {

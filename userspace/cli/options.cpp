@@ -26,6 +26,7 @@ constexpr const char* footer =
     "  jemtrace -- ./server --flag      start a command and trace it from exec to exit\n"
     "  jemtrace stats -p 4242           where its memory is now, with or without a trace\n"
     "  jemtrace diagnose -p 4242        what is wrong, and what to set\n"
+    "  jemtrace advise -p 4242          what other decay settings would hold and cost\n"
     "  jemtrace check                   what this host allows\n\n"
     "Exit status: 0 ok; 1 failure; 2 usage; 3 nothing selected uses jemalloc; 77 this host cannot trace;\n"
     "with -- CMD, its own; with --strict, 4 if something was lost. See jemtrace(8).";
@@ -40,6 +41,7 @@ struct Raw {
   RawDiagnose diagnose;
   MergeOptions merge;
   RawServe serve;
+  AdviseOptions advise;
 };
 
 void add_selection(CLI::App& app, Raw& raw) {
@@ -146,9 +148,14 @@ Result<Options> check(const Raw& raw, Verb verb, std::vector<std::string> comman
   if (!options.command.empty() && !options.selection.everything()) {
     return fail(Errc::usage, "a command behind -- and a selection of processes exclude each other");
   }
-  if (!options.command.empty() && verb != Verb::trace) {
-    return fail(Errc::usage, "only tracing can start a command");
+  if (!options.command.empty() && verb != Verb::trace && verb != Verb::sweep) {
+    return fail(Errc::usage, "only tracing and sweep can start a command");
   }
+  if (options.command.empty() && verb == Verb::sweep) {
+    return fail(Errc::usage, "sweep needs a command to run: jemtrace sweep -- CMD");
+  }
+  options.advise = raw.advise;
+  TRY(check_advise(options.advise, !options.selection.everything(), options.format == Format::json));
   return options;
 }
 
@@ -211,6 +218,17 @@ Parsed parse(int argc, const char* const* argv) {
   serve->add_flag("--no-refaults", raw.no_refaults,
                   "do not look at page faults: what comes back is not known");
   add_serve_options(*serve, raw.serve);
+  CLI::App* advise = app.add_subcommand(
+      "advise", "what other decay settings would hold and cost: a simulation over what a process does");
+  add_selection(*advise, raw);
+  add_format(*advise, raw);
+  advise->add_option("-d,--duration", raw.duration, "watch for this time [30s]")->type_name("DUR");
+  add_advise_options(*advise, raw.advise);
+  CLI::App* sweep = app.add_subcommand(
+      "sweep", "run a command (behind --) under several settings, measured beside predicted");
+  add_format(*sweep, raw);
+  sweep->add_option("-d,--duration", raw.duration, "end each run after this time")->type_name("DUR");
+  add_sweep_options(*sweep, raw.advise);
   CLI::App* host =
       app.add_subcommand("check", "what this host allows, and what to do about what it does not");
   add_format(*host, raw);
@@ -243,6 +261,10 @@ Parsed parse(int argc, const char* const* argv) {
     verb = Verb::merge;
   } else if (serve->parsed()) {
     verb = Verb::serve;
+  } else if (advise->parsed()) {
+    verb = Verb::advise;
+  } else if (sweep->parsed()) {
+    verb = Verb::sweep;
   } else if (host->parsed()) {
     verb = Verb::check;
   }

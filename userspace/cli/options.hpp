@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "cli/advise_options.hpp"
 #include "cli/call_options.hpp"
 #include "cli/diagnose_options.hpp"
 #include "cli/merge_options.hpp"
@@ -14,7 +15,20 @@
 
 namespace jemtrace::cli {
 
-enum class Verb { trace, list, image, stats, prof, diagnose, serve, merge, check, json_schema };
+enum class Verb {
+  trace,
+  list,
+  image,
+  stats,
+  prof,
+  diagnose,
+  advise,
+  sweep,
+  serve,
+  merge,
+  check,
+  json_schema
+};
 enum class Format { text, json };
 
 /// The command line, checked.
@@ -38,6 +52,7 @@ struct Options {
   DiagnoseOptions diagnose;
   MergeOptions merge;
   ServeOptions serve;
+  AdviseOptions advise;  // and of sweep
 };
 
 /// What to do, or what to print and leave with: help and version are no errors.

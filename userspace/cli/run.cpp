@@ -52,6 +52,10 @@ Result<int> dispatch(const Options& options) {
       return serve_metrics(options);
     case Verb::check:
       return check(options);
+    case Verb::advise:
+      return advise_settings(options);
+    case Verb::sweep:
+      return sweep(options);
     case Verb::json_schema:
       std::fputs(render::json_schema().c_str(), stdout);
       return exit_status::ok;

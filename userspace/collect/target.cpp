@@ -91,7 +91,8 @@ bool apply_effective(ledger::TargetInfo& info, const ledger::Reading& reading) {
   return true;
 }
 
-ReadJemalloc reader_of(pid_t pid, const Images& images, std::span<const jt_target_image> mapped) {
+ReadJemalloc reader_of(pid_t pid, const Images& images, std::span<const jt_target_image> mapped,
+                       bool with_backlog) {
   std::vector<MappedImage> readable;
   for (const jt_target_image& image : mapped) {
     const TracedImage* traced = images.by_index(image.image);
@@ -101,16 +102,16 @@ ReadJemalloc reader_of(pid_t pid, const Images& images, std::span<const jt_targe
     }
   }
   const bool all_readable = readable.size() == mapped.size();
-  return [pid, readable, all_readable](bool with_ranges) -> Result<ledger::Reading> {
+  return [pid, readable, all_readable, with_backlog](bool with_ranges) -> Result<ledger::Reading> {
     if (readable.empty()) {
       return fail(Errc::unsupported, "where this build keeps its numbers is not known");
     }
     const read::ProcessMemory memory(pid);
     std::optional<ledger::Reading> all;
     for (const MappedImage& image : readable) {
-      ASSIGN_OR_RETURN(
-          ledger::Reading one,
-          read::Reader(memory, *image.structures, image.bias).read({.with_ranges = with_ranges}));
+      ASSIGN_OR_RETURN(ledger::Reading one,
+                       read::Reader(memory, *image.structures, image.bias)
+                           .read({.with_ranges = with_ranges, .with_backlog = with_backlog}));
       if (all) {
         append(*all, std::move(one));
       } else {

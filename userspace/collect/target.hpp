@@ -29,7 +29,8 @@ struct Target {
   ledger::Sample last_sample;
   uint64_t muzzy_extents_at_sample = 0;
 
-  ReadJemalloc read;  // its numbers; empty: not known where they are
+  ReadJemalloc read;          // its numbers; empty: not known where they are
+  ReadJemalloc read_backlog;  // and how old its pages are for the decay
   sample::Budget read_budget;
   ledger::States states;
   uint64_t states_ns = 0;  // CLOCK_MONOTONIC of `states`
@@ -57,7 +58,8 @@ ledger::ImageInfo describe(const TracedImage& image);
 bool apply_effective(ledger::TargetInfo& info, const ledger::Reading& reading);
 
 /// Reads jemalloc's numbers out of the process's memory: of all its images, the arenas of one behind those of
-/// the other. Fails with the reason where none of them can be read.
-ReadJemalloc reader_of(pid_t pid, const Images& images, std::span<const jt_target_image> mapped);
+/// the other. Fails with the reason where none of them can be read. `with_backlog`: read::ReadOptions'.
+ReadJemalloc reader_of(pid_t pid, const Images& images, std::span<const jt_target_image> mapped,
+                       bool with_backlog = false);
 
 }  // namespace jemtrace::collect

@@ -234,6 +234,8 @@ void Tracer::adopt(const jt_target& kernel, bool from_its_start, const jt_event_
     return;
   }
   target->read = reader_of(target->process.pid, images_, std::span(kernel.images, kernel.n_images));
+  target->read_backlog =
+      reader_of(target->process.pid, images_, std::span(kernel.images, kernel.n_images), true);
   target->info = describe(proc_, *target);
   if (known == 0) {
     sample(*target, totals(*target));

@@ -8,6 +8,7 @@
 #include "ledger/fleet.hpp"
 #include "ledger/model.hpp"
 #include "render/diagnosis.hpp"
+#include "render/output.hpp"
 #include "render/reports.hpp"
 
 /// Pieces that several kinds of NDJSON line share.
@@ -46,6 +47,13 @@ Json diagnosis_line(const DiagnosisReport& report);
 Json flush_line(const FlushReport& report);
 /// One line with the sums, then one per run and one per group. Bounded in length, each of them.
 void merged_lines(const ledger::Fleet& fleet, const std::function<void(const Json&)>& put);
+Json series_line(const advise::Input& input);
+Json advice_line(const advise::Advice& advice);
+Json trial_line(const advise::Trial& trial, const advise::SweepReport& report);
+/// Their schemas.
+Json series_schema();
+Json advice_schema();
+Json trial_schema();
 
 /// The settings that are always named, null when unknown; others follow when known.
 inline constexpr const char* named_settings[] = {

@@ -1,6 +1,7 @@
 #include <array>
 #include <utility>
 
+#include "advise/advice.hpp"
 #include "render/json_parts.hpp"
 #include "render/output.hpp"
 #include "render/words.hpp"
@@ -442,6 +443,14 @@ class NdjsonOutput final : public Output {
     put_now(diagnosis_line(report));
   }
   void flush(const FlushReport& report) override { put_now(flush_line(report)); }
+  void series(const advise::Input& input) override { put_now(series_line(input)); }
+  void advice(const advise::Advice& advice) override { put_now(advice_line(advice)); }
+  void trials(const advise::SweepReport& report) override {
+    for (const advise::Trial& trial : report.trials) {
+      put(trial_line(trial, report));
+    }
+    sink_.flush();
+  }
   void check(const std::vector<CheckItem>& items) override {
     for (const CheckItem& item : items) {
       put(check_line(item));

@@ -11,6 +11,13 @@
 #include "render/reports.hpp"
 #include "render/sink.hpp"
 
+namespace jemtrace::advise {
+struct Input;
+struct Advice;
+struct Trial;
+struct SweepReport;
+}  // namespace jemtrace::advise
+
 /// Results as text for people or as NDJSON for programs (docs: the output contract). Diagnostics go
 /// elsewhere.
 namespace jemtrace::render {
@@ -40,6 +47,11 @@ class Output {
   virtual void flush(const FlushReport& report) = 0;
   /// Its strings were escaped by the host that they are from.
   virtual void merged(const ledger::Fleet& fleet) = 0;
+
+  /// What advise recorded: NDJSON only, to be read again.
+  virtual void series(const advise::Input& input) = 0;
+  virtual void advice(const advise::Advice& advice) = 0;
+  virtual void trials(const advise::SweepReport& report) = 0;
 };
 
 struct TextOptions {

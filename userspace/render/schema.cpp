@@ -712,6 +712,7 @@ std::string json_schema() {
       {"image", image_line()},     {"stats", stats_line()},           {"check", check_line()},
       {"finding", finding_line()}, {"diagnosis", diagnosis_line()},   {"flush", flush_line()},
       {"merged", merged_line()},   {"merged_run", merged_run_line()}, {"merged_group", merged_group_line()},
+      {"series", series_schema()}, {"advice", advice_schema()},       {"trial", trial_schema()},
   };
   Json schema = {{"$schema", "https://json-schema.org/draft/2020-12/schema"},
                  {"title", "A line of jemtrace's NDJSON"},

@@ -133,6 +133,9 @@ class TextOutput final : public Output {
   }
   void flush(const FlushReport& report) override { put_now(flush_text(report, options_)); }
   void merged(const ledger::Fleet& fleet) override { put_now(merged_text(fleet, options_)); }
+  void series(const advise::Input& /*input*/) override {}
+  void advice(const advise::Advice& advice) override { put_now(advice_text(advice, options_)); }
+  void trials(const advise::SweepReport& report) override { put_now(sweep_text(report, options_)); }
 
  private:
   void put(const std::string& lines) { sink_.write(lines); }

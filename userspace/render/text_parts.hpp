@@ -33,6 +33,8 @@ std::string diagnosis_text(const DiagnosisReport& report, const TextOptions& opt
 std::string flush_text(const FlushReport& report, const TextOptions& options);
 std::string merged_text(const ledger::Fleet& fleet, const TextOptions& options);
 std::string check_text(const std::vector<CheckItem>& items, const TextOptions& options);
+std::string advice_text(const advise::Advice& advice, const TextOptions& options);
+std::string sweep_text(const advise::SweepReport& report, const TextOptions& options);
 
 /// The lines of the intervals.
 class LiveTable {

@@ -4,6 +4,8 @@
 
 #include <functional>
 
+#include "advise/decay.hpp"
+
 namespace jemtrace::advise {
 namespace {
 
@@ -179,28 +181,42 @@ TEST(Recorder, leaves_out_a_reading_in_which_an_arena_is_unknown) {
   EXPECT_EQ(recorder.take().unread, 1U);
 }
 
-TEST(Recorder, sees_how_often_an_arena_gets_the_chance_to_decay) {
+/// Readings every 10 ms of an arena whose epochs of 50 ms end `late` behind their deadlines, by the jitter.
+Activity late_epochs(uint64_t late, bool busy) {
   Recorder recorder(4096);
-  // A deadline every 100 ms, and the chance comes 20 to 30 ms later.
-  for (uint64_t i = 0; i < 100; ++i) {
+  Decay decay(10'000, ms, 3);
+  for (uint64_t now = ms; now < 20'000 * ms; now += ms) {
+    if (now >= decay.deadline_ns() + late) {
+      decay.maybe_advance(now, 0);
+    }
+    if (now % (10 * ms) != 0) {
+      continue;
+    }
     ledger::Reading reading;
-    reading.at_ns = i * 10 * ms + ms;
-    const uint64_t epoch = i < 3 ? 0 : (i - 3) / 10 * 100 * ms;
+    reading.at_ns = now;
     ledger::ArenaReading arena{.index = 0};
-    arena.active_pages = 100 + i;
+    arena.active_pages = busy ? now / ms : 1;
     arena.dirty.pages = 0;
     arena.muzzy.pages = 0;
-    arena.dirty_decay = {.time_ms = 10'000, .epoch_ns = epoch, .deadline_ns = epoch + 100 * ms};
-    arena.muzzy_decay = {.time_ms = 0};
+    arena.dirty_decay.time_ms = 10'000;
+    arena.dirty_decay.epoch_ns = decay.epoch_ns();
+    arena.dirty_decay.deadline_ns = decay.deadline_ns();
+    arena.muzzy_decay.time_ms = 0;
     reading.arenas.push_back(arena);
     recorder.add(reading);
   }
-  const Activity activity = recorder.take();
-  const auto chances = activity.arenas[0].busy.per_second();
-  ASSERT_TRUE(chances);
-  EXPECT_GT(*chances, 25);
-  EXPECT_LT(*chances, 60);
-  EXPECT_FALSE(activity.arenas[0].idle.per_second());
+  return recorder.take();
+}
+
+TEST(Recorder, sees_how_often_a_busy_arena_gets_the_chance_to_decay) {
+  EXPECT_NEAR(*busy_rate(late_epochs(25 * ms, true).arenas[0].busy), 40, 8);
+  EXPECT_GT(*busy_rate(late_epochs(0, true).arenas[0].busy), 400);
+}
+
+TEST(Recorder, sees_how_seldom_an_idle_one_does) {
+  EXPECT_NEAR(*idle_rate(late_epochs(500 * ms, false).arenas[0].idle), 2, 0.3);
+  EXPECT_EQ(*idle_rate(late_epochs(100'000 * ms, false).arenas[0].idle), 0);
+  EXPECT_FALSE(busy_rate(late_epochs(0, false).arenas[0].busy));
 }
 
 }  // namespace
