@@ -203,7 +203,9 @@ Verdict work_bound_purge(const Inputs& in) {
     return cannot("what a purge costs on this host was not measured");
   }
   const double cost = ns_per_page(in, work);
-  const double limit = work_baselines * *in.baseline_ns_per_page;
+  const double usual = work_baselines * *in.baseline_ns_per_page;
+  const bool large = work.bytes / work.calls >= large_call_bytes;
+  const double limit = large ? large_call_baselines * *in.baseline_ns_per_page : usual;
   if (cost > limit || waits_for_lock(in, work)) {
     return no();
   }
@@ -218,6 +220,9 @@ Verdict work_bound_purge(const Inputs& in) {
       .ns("lock_wait", in.waits.lock_ns);
   if (!in.waits.lock_ns) {
     draft.unmeasured("waits for mmap_lock");
+  }
+  if (cost > usual) {
+    draft.unmeasured("how long the purging thread waited for a CPU", 0.2);
   }
   if (in.background_threads.value_or(0) == 0 && has(in, background_thread_since)) {
     draft.remedy(

@@ -55,7 +55,10 @@ constexpr double lock_times_work = 10;      // ... so many times what the work t
 constexpr double busy_window_share = 0.02;  // of the window, spent in purges: worth explaining
 constexpr uint64_t long_call_ns = 5'000'000;  // a call that long is worth explaining, too
 constexpr double work_baselines = 3;          // ns per page, against this host's
-constexpr double delayed_baselines = 50;      // ns per page beyond which it is no work: no CPU was free
+constexpr double large_call_baselines =
+    10;  // the same of calls of 2 MB and more: nothing but work and CPUs delays those
+constexpr uint64_t large_call_bytes = 2 * mib;
+constexpr double delayed_baselines = 50;  // ns per page beyond which it is no work: no CPU was free
 constexpr uint64_t small_call_bytes = 256 * 1024;
 constexpr double flushes_per_call = 0.5;
 constexpr double thrash_share = 0.40;      // of purged pages, touched again within 10 s

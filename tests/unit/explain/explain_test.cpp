@@ -205,6 +205,10 @@ TEST(Explain, long_calls_at_the_usual_price_are_work) {
   Inputs in = well();
   purge(in, JT_PAYER_BACKGROUND, 100, 400 * mib, 10'000'000);  // 98 ns a page
   EXPECT_EQ(first_of(in), "WORK_BOUND_PURGE");
+  Inputs stretched = well();
+  purge(stretched, JT_PAYER_BACKGROUND, 100, 100 * mib, 15'000'000);  // 586 ns: its CPU was busy
+  EXPECT_EQ(first_of(stretched), "WORK_BOUND_PURGE");
+  EXPECT_FALSE(evaluate(stretched).findings[0].unmeasured.empty());
 }
 
 TEST(Explain, small_dear_calls_with_remote_flushes_are_bound_by_shootdowns) {
