@@ -23,7 +23,7 @@ using ledger::Maybe;
 /// 5.3.1 is {5, 3, 1}; all 0: unknown.
 struct Version {
   int major = 0, minor = 0, patch = 0;
-  auto operator<=>(const Version&) const = default;
+  auto operator<=>(const Version&) const = default;  // NOLINT(modernize-use-nullptr): of what it makes
   [[nodiscard]] bool known() const { return major != 0; }
 };
 /// Out of "5.3.0-0-g54eaed1d..."; a development version counts as what it was built on.

@@ -28,8 +28,8 @@ double ns_per_page(const Inputs& in, const PurgeWork& work) {
 /// Waiting for the lock is most of it; or, on a host that is short of CPUs, far more of it than the work is.
 bool waits_for_lock(const Inputs& in, const PurgeWork& work) {
   const double share = ratio(in.waits.lock_ns.value_or(0), work.ns);
-  const double usual_ns =
-      in.baseline_ns_per_page.value_or(0) * static_cast<double>(work.bytes / in.page_bytes);
+  const uint64_t pages = work.bytes / in.page_bytes;
+  const double usual_ns = in.baseline_ns_per_page.value_or(0) * static_cast<double>(pages);
   return share >= lock_share || (share >= lock_least_share && usual_ns > 0 &&
                                  static_cast<double>(*in.waits.lock_ns) >= lock_times_work * usual_ns);
 }
