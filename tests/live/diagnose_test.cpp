@@ -96,6 +96,9 @@ const std::vector<Case>& cases() {
       {"WORK_BOUND_PURGE",
        "MALLOC_CONF=background_thread:true,dirty_decay_ms:100,muzzy_decay_ms:0,oversize_threshold:0",
        "purging mode=drain kib=131072 count=24 pause_us=60000 start_ms=700"},
+      // Needs two CPUs to itself.
+      {"SHOOTDOWN_BOUND", "MALLOC_CONF=dirty_decay_ms:0,muzzy_decay_ms:0,tcache:false",
+       "purging mode=drain kib=16 count=80000 keep=2 pause_us=0 start_ms=1000 spinners=1"},
       {"PURGE_THRASH", "MALLOC_CONF=dirty_decay_ms:0,muzzy_decay_ms:0,oversize_threshold:0",
        "purging kib=2048 pause_us=1000", true},
       {"FRAGMENTED",
@@ -338,7 +341,7 @@ LIVE_TEST(DiagnoseLazyFree, flush_takes_what_is_lazy_and_nothing_else) {
 
 LIVE_TEST(Diagnose, is_text_for_people_with_the_bar_and_the_reasons) {
   const auto program = start(cases().front(), nullptr);
-  const Outcome outcome = run_jemtrace({"diagnose", "-p", std::to_string(program->pid()), "-d", "500ms"});
+  const Outcome outcome = run_jemtrace({"diagnose", "-p", std::to_string(program->pid()), "-d", "2s"});
   EXPECT_EQ(outcome.status, 0) << outcome.err;
   for (const char* text :
        {"STUCK_DIRTY", "Why is RSS high?", "Why is purging slow?", "background_thread:true"}) {
@@ -354,7 +357,7 @@ LIVE_TEST(Diagnose, ends_early_with_what_it_knows) {
   const auto program = start(cases().front(), nullptr);
   Process jemtrace({jemtrace_path(), "diagnose", "-p", std::to_string(program->pid()), "-f", "json"});
   jemtrace.wait_for_out("\"type\":\"target\"");
-  std::this_thread::sleep_for(500ms);
+  std::this_thread::sleep_for(2s);
   jemtrace.signal(SIGINT);
   const auto findings = findings_of(jemtrace.wait(10s));
   ASSERT_FALSE(findings.empty());

@@ -4,10 +4,11 @@
 //   mode=drain     all `count` blocks are there before the first is freed, and none is allocated again; every
 //                  `keep`th stays (0: none), so that neighbours do not coalesce
 // `readers` threads read /proc/self/smaps_rollup without a pause, which holds the mmap lock; `hold_mib` of
-// memory give them something to read. `spinners` threads only burn CPU time. Says done=ready before it
-// begins.
+// memory give them something to read. `spinners` threads only burn CPU time, each on a CPU of its own. Says
+// done=ready before it begins.
 #include <fcntl.h>
 #include <jemalloc/jemalloc.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -28,6 +29,14 @@ void read_for_ever(const char* path) {
     }
     close(file);
   }
+}
+
+/// Threads that share a CPU have nothing to interrupt.
+void stay_on_cpu(uint64_t cpu) {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  CPU_SET(cpu, &set);
+  sched_setaffinity(0, sizeof set, &set);
 }
 
 void* fresh(uint64_t bytes) {
@@ -73,11 +82,15 @@ int main(int argc, char** argv) {
   }
   static std::atomic<uint64_t> spins;
   for (uint64_t i = 0; i < args.number("spinners"); i++) {
-    std::thread([] {
+    std::thread([i] {
+      stay_on_cpu(i + 1);
       for (;;) {
         spins.fetch_add(1, std::memory_order_relaxed);
       }
     }).detach();
+  }
+  if (args.number("spinners") > 0) {
+    stay_on_cpu(0);
   }
   workload::Report().add("done", "ready").write();
   workload::sleep_ms(args.number("start_ms"));  // whoever watches has to have come

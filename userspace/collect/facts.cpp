@@ -173,6 +173,7 @@ Facts read_facts(const ProcRoot& proc, pid_t pid) {
 
 Maybe<double> measure_purge_ns_per_page() {
   constexpr size_t bytes = size_t{4} << 20;
+  constexpr size_t pages = bytes / page_bytes;
   void* memory = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED) {
     return std::nullopt;
@@ -187,7 +188,7 @@ Maybe<double> measure_purge_ns_per_page() {
     if (::madvise(memory, bytes, MADV_DONTNEED) != 0) {
       break;
     }
-    const double ns = static_cast<double>(monotonic_ns() - begin) / (bytes / page_bytes);
+    const double ns = static_cast<double>(monotonic_ns() - begin) / pages;
     best = best ? std::min(*best, ns) : ns;
   }
   ::munmap(memory, bytes);

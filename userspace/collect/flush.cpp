@@ -76,6 +76,7 @@ Result<uint64_t> page_out(int pidfd, const std::vector<ledger::Range>& ranges) {
       if (!batch.empty() && bytes + ranges[i].bytes > most_bytes_per_call) {
         break;
       }
+      // NOLINTNEXTLINE(performance-no-int-to-ptr): an address in another process
       batch.push_back({reinterpret_cast<void*>(ranges[i].start), ranges[i].bytes});
       bytes += ranges[i].bytes;
     }

@@ -164,6 +164,7 @@ const Rule* find_rule(const std::string& id) {
 
 std::vector<std::string> all_ids() {
   std::vector<std::string> ids;
+  ids.reserve(table.size() + 1);
   for (const Rule& rule : table) {
     ids.emplace_back(rule.id);
   }

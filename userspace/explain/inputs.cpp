@@ -40,6 +40,7 @@ PurgeWork purge_work(const ledger::Totals& totals) {
   work.calls = all.count();
   work.bytes = all.bytes();
   work.ns = all.sum_ns();
+  work.p50_ns = all.quantile_ns(0.5);
   work.p99_ns = all.quantile_ns(0.99);
   work.max_ns = all.max_ns();
   work.app_calls = app.count();

@@ -23,7 +23,7 @@ using ledger::Maybe;
 /// 5.3.1 is {5, 3, 1}; all 0: unknown.
 struct Version {
   int major = 0, minor = 0, patch = 0;
-  auto operator<=>(const Version&) const = default;
+  auto operator<=>(const Version&) const = default;  // NOLINT(modernize-use-nullptr): of what it makes
   [[nodiscard]] bool known() const { return major != 0; }
 };
 /// Out of "5.3.0-0-g54eaed1d..."; a development version counts as what it was built on.
@@ -103,7 +103,8 @@ struct Inputs {
 /// Purges of the window as a sum: without what was only unmapped after having been given back before.
 struct PurgeWork {
   uint64_t calls = 0, bytes = 0, ns = 0;
-  uint64_t app_ns = 0, app_bytes = 0, app_calls = 0, app_p99_ns = 0, p99_ns = 0, max_ns = 0;
+  uint64_t app_ns = 0, app_bytes = 0, app_calls = 0, app_p99_ns = 0;
+  uint64_t p50_ns = 0, p99_ns = 0, max_ns = 0;
   uint64_t oversize_bytes = 0, oversize_ns = 0, oversize_calls = 0;
 };
 PurgeWork purge_work(const ledger::Totals& totals);

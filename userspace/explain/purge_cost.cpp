@@ -25,6 +25,15 @@ double ns_per_page(const Inputs& in, const PurgeWork& work) {
   return pages > 0 ? static_cast<double>(work.ns) / static_cast<double>(pages) : 0;
 }
 
+/// Waiting for the lock is most of it; or, on a host that is short of CPUs, far more of it than the work is.
+bool waits_for_lock(const Inputs& in, const PurgeWork& work) {
+  const double share = ratio(in.waits.lock_ns.value_or(0), work.ns);
+  const uint64_t pages = work.bytes / in.page_bytes;
+  const double usual_ns = in.baseline_ns_per_page.value_or(0) * static_cast<double>(pages);
+  return share >= lock_share || (share >= lock_least_share && usual_ns > 0 &&
+                                 static_cast<double>(*in.waits.lock_ns) >= lock_times_work * usual_ns);
+}
+
 constexpr const char* untraced = "nothing was traced";
 
 }  // namespace
@@ -78,6 +87,13 @@ Verdict app_threads_pay(const Inputs& in) {
   if (share < app_share || work.app_p99_ns < slow_call_ns || window < slow_window_share) {
     return no();
   }
+  // A small call costs 1.5 us at least, 15 times a page's price. Far beyond, its thread was not on a CPU.
+  const double pages = static_cast<double>(std::max<uint64_t>(1, work.app_bytes / in.page_bytes));
+  const double price = static_cast<double>(app_ns) / pages;
+  if (in.baseline_ns_per_page && price > delayed_baselines * *in.baseline_ns_per_page &&
+      !waits_for_lock(in, work)) {
+    return cannot("purge calls take far longer than their work does: the threads wait for a CPU");
+  }
   const bool background = in.background_threads.value_or(0) > 0;
   Draft draft(in, ledger::Severity::warning,
               fmt::format("the program's own threads purge: 1 in 100 calls takes {} or more",
@@ -116,7 +132,7 @@ Verdict lock_bound_purge(const Inputs& in) {
     return cannot("waits for mmap_lock were not traced: this kernel has no such tracepoints");
   }
   const double share = std::min(1.0, ratio(*in.waits.lock_ns, work.ns));
-  if (share < lock_share) {
+  if (!waits_for_lock(in, work)) {
     return no();
   }
   Draft draft(in, ledger::Severity::warning,
@@ -144,13 +160,15 @@ Verdict shootdown_bound(const Inputs& in) {
     return cannot(untraced);
   }
   const PurgeWork work = purge_work(*in.work);
-  if (!worth_asking(in, work)) {
+  // By the median: a thread that is preempted within a call would look the same as one that waits for others.
+  const uint64_t typical_ns = work.p50_ns * work.calls;
+  if (work.calls == 0 || ratio(typical_ns, in.window_ns) < busy_window_share) {
     return no();
   }
   if (!in.waits.remote_flushes || !in.baseline_ns_per_page) {
     return cannot("TLB flushes on other CPUs were not traced");
   }
-  const double cost = ns_per_page(in, work);
+  const double cost = ratio(typical_ns, work.bytes / in.page_bytes);
   const double flushes = ratio(*in.waits.remote_flushes, work.calls);
   const uint64_t size = work.bytes / work.calls;
   if (cost < work_baselines * *in.baseline_ns_per_page || flushes < flushes_per_call ||
@@ -185,8 +203,10 @@ Verdict work_bound_purge(const Inputs& in) {
     return cannot("what a purge costs on this host was not measured");
   }
   const double cost = ns_per_page(in, work);
-  const double limit = work_baselines * *in.baseline_ns_per_page;
-  if (cost > limit || ratio(in.waits.lock_ns.value_or(0), work.ns) >= lock_share) {
+  const double usual = work_baselines * *in.baseline_ns_per_page;
+  const bool large = work.bytes / work.calls >= large_call_bytes;
+  const double limit = large ? large_call_baselines * *in.baseline_ns_per_page : usual;
+  if (cost > limit || waits_for_lock(in, work)) {
     return no();
   }
   Draft draft(in, ledger::Severity::info,
@@ -200,6 +220,9 @@ Verdict work_bound_purge(const Inputs& in) {
       .ns("lock_wait", in.waits.lock_ns);
   if (!in.waits.lock_ns) {
     draft.unmeasured("waits for mmap_lock");
+  }
+  if (cost > usual) {
+    draft.unmeasured("how long the purging thread waited for a CPU", 0.2);
   }
   if (in.background_threads.value_or(0) == 0 && has(in, background_thread_since)) {
     draft.remedy(

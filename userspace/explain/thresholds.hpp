@@ -50,9 +50,15 @@ constexpr double app_share = 0.20;            // of purge time
 constexpr uint64_t slow_call_ns = 1'000'000;  // p99 of a call that a request waits for
 constexpr double slow_window_share = 0.005;   // of the window, spent in purges on application threads
 constexpr double lock_share = 0.5;            // of purge time
-constexpr double busy_window_share = 0.02;    // of the window, spent in purges: worth explaining
+constexpr double lock_least_share = 0.25;     // of purge time, where the wait is also ...
+constexpr double lock_times_work = 10;      // ... so many times what the work takes: the rest waits for a CPU
+constexpr double busy_window_share = 0.02;  // of the window, spent in purges: worth explaining
 constexpr uint64_t long_call_ns = 5'000'000;  // a call that long is worth explaining, too
 constexpr double work_baselines = 3;          // ns per page, against this host's
+constexpr double large_call_baselines =
+    10;  // the same of calls of 2 MB and more: nothing but work and CPUs delays those
+constexpr uint64_t large_call_bytes = 2 * mib;
+constexpr double delayed_baselines = 50;  // ns per page beyond which it is no work: no CPU was free
 constexpr uint64_t small_call_bytes = 256 * 1024;
 constexpr double flushes_per_call = 0.5;
 constexpr double thrash_share = 0.40;      // of purged pages, touched again within 10 s

@@ -172,11 +172,20 @@ TEST(Explain, eager_oversize_stands_before_what_comes_back) {
 
 TEST(Explain, application_threads_pay_when_their_calls_are_long) {
   Inputs in = well();
-  purge(in, JT_PAYER_APP, 100, mib, 3'000'000);
+  purge(in, JT_PAYER_APP, 100, 16 * mib, 3'000'000);
   EXPECT_EQ(first_of(in), "APP_THREADS_PAY");
   Inputs background = well();
   purge(background, JT_PAYER_BACKGROUND, 100, mib, 3'000'000);
   EXPECT_EQ(first_of(background), "HEALTHY");
+}
+
+TEST(Explain, a_call_that_is_preempted_is_no_work) {
+  Inputs in = well();
+  purge(in, JT_PAYER_APP, 200, 16384, 5'000);
+  purge(in, JT_PAYER_APP, 50, 16384, 20'000'000);
+  in.waits.remote_flushes = 240;
+  EXPECT_EQ(first_of(in), "HEALTHY");
+  EXPECT_TRUE(unmeasured(in, "APP_THREADS_PAY"));
 }
 
 TEST(Explain, a_wait_for_the_lock_explains_the_purge_time) {
@@ -186,6 +195,8 @@ TEST(Explain, a_wait_for_the_lock_explains_the_purge_time) {
   const Evaluation evaluation = evaluate(in);
   ASSERT_EQ(evaluation.findings.size(), 1u);
   EXPECT_EQ(evaluation.findings[0].id, "LOCK_BOUND_PURGE");
+  in.waits.lock_ns = 300'000'000;  // 30 %, and 117 times the work
+  EXPECT_EQ(first_of(in), "LOCK_BOUND_PURGE");
   in.waits.lock_ns = {};
   EXPECT_TRUE(unmeasured(in, "LOCK_BOUND_PURGE"));
 }
@@ -194,6 +205,10 @@ TEST(Explain, long_calls_at_the_usual_price_are_work) {
   Inputs in = well();
   purge(in, JT_PAYER_BACKGROUND, 100, 400 * mib, 10'000'000);  // 98 ns a page
   EXPECT_EQ(first_of(in), "WORK_BOUND_PURGE");
+  Inputs stretched = well();
+  purge(stretched, JT_PAYER_BACKGROUND, 100, 100 * mib, 15'000'000);  // 586 ns: its CPU was busy
+  EXPECT_EQ(first_of(stretched), "WORK_BOUND_PURGE");
+  EXPECT_FALSE(evaluate(stretched).findings[0].unmeasured.empty());
 }
 
 TEST(Explain, small_dear_calls_with_remote_flushes_are_bound_by_shootdowns) {
@@ -320,7 +335,7 @@ TEST(Explain, every_finding_has_evidence_a_remedy_and_a_confidence) {
   in.end.vmas = 40'000;
   in.end.retained = 2048 * mib;
   in.end.allocated = 150 * mib;
-  purge(in, JT_PAYER_APP, 100, mib, 3'000'000);
+  purge(in, JT_PAYER_APP, 100, 16 * mib, 3'000'000);
   const Evaluation evaluation = evaluate(in);
   EXPECT_GE(evaluation.findings.size(), 6u);
   for (const auto& finding : evaluation.findings) {
