@@ -182,8 +182,10 @@ void Trace::print_summary(const Target& target) {
 }
 
 Status Trace::start() {
-  collect::TracerOptions tracing{
-      .selection = options_.selection, .every_event = options_.events, .refaults = options_.refaults};
+  collect::TracerOptions tracing{.selection = options_.selection,
+                                 .every_event = options_.events,
+                                 .refaults = options_.refaults,
+                                 .passive = options_.passive};
   if (!options_.command.empty()) {
     ASSIGN_OR_RETURN(launch_, Launch::prepare(options_.command));
     tracing.launch = launch_->pid();

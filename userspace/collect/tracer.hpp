@@ -22,6 +22,7 @@ struct TracerOptions {
   discover::Selection selection;
   bool every_event = false;     // --events: each call is handed on, not only counted
   bool refaults = true;         // which purged pages are touched again
+  bool passive = false;         // what the targets ask their own jemalloc
   std::optional<pid_t> launch;  // a process about to exec: it and its descendants are the targets
 };
 
@@ -78,6 +79,7 @@ class Tracer {
   void on_new_file(const jt_lifecycle_event& event);
   void on_fork(const jt_lifecycle_event& event);
   void on_call(const jt_call_event& event);
+  void on_mallctl(const jt_mallctl_event& event);
   void look_at_mapping(const jt_lifecycle_event& event);
 
   /// The kernel side has this process among its targets, with images: makes or completes our record of it.
