@@ -217,8 +217,11 @@ TEST_F(ClassReaderTest, a_list_of_thread_caches_that_makes_no_sense_is_unknown) 
   put_tcache(memory, 1, 2, 4);
   memory.put(tcaches_at + 0x1008, 0xdead);  // back to somewhere else
   EXPECT_FALSE(read().tcache_bytes);
-  put_tcache(memory, 1, 1, 4);  // a ring of its own: it does not end
-  memory.put(tcaches_at + 0x1008, tcaches_at);
+  // A ring that never comes back to where it began.
+  put_tcache(memory, 1, 2, 4);
+  put_tcache(memory, 2, 3, 4);
+  memory.put(tcaches_at + 0x1000, tcaches_at + 0x2000);
+  memory.put(tcaches_at + 0x2000, tcaches_at + 0x1000);
   EXPECT_FALSE(read().tcache_bytes);
 }
 
