@@ -59,8 +59,10 @@ static __always_inline bool is_wanted(const char *name)
 
 static __always_inline void read_mib(struct asked *asked, __u64 mib, __u64 len)
 {
-	asked->mib_len = len > JT_MIB_LEN ? JT_MIB_LEN : len;
-	bpf_probe_read_user(asked->mib, sizeof(asked->mib[0]) * asked->mib_len, (void *)mib);
+	__u32 words = within(len > JT_MIB_LEN ? JT_MIB_LEN : len, JT_MIB_LEN + 1);
+
+	asked->mib_len = words;
+	bpf_probe_read_user(asked->mib, sizeof(asked->mib[0]) * words, (void *)mib);
 }
 
 static __always_inline void announce(struct jt_target *target, const struct asked *asked, __u64 value, __u8 value_bytes)
@@ -89,8 +91,16 @@ static __always_inline void announce(struct jt_target *target, const struct aske
 
 static __always_inline int on_ask(struct pt_regs *ctx, struct jt_target *target, __u32 tid, __u8 api)
 {
+	/* Before any branch: the compiler would make one load of two, which the verifier refuses. */
+	__u64 arg1 = PT_REGS_PARM1(ctx), arg2 = PT_REGS_PARM2(ctx), arg3 = PT_REGS_PARM3(ctx);
+	__u64 arg4 = PT_REGS_PARM4(ctx), arg5 = PT_REGS_PARM5(ctx);
 	struct asked asked = {.api = api};
 
+	barrier_var(arg1);
+	barrier_var(arg2);
+	barrier_var(arg3);
+	barrier_var(arg4);
+	barrier_var(arg5);
 	if (too_many(bpf_ktime_get_ns()))
 		return NO_RETURN_PROBE;
 	if (api == JT_API_STATS_PRINT) {
@@ -98,17 +108,17 @@ static __always_inline int on_ask(struct pt_regs *ctx, struct jt_target *target,
 		return NO_RETURN_PROBE;
 	}
 	if (api == JT_API_BYMIB) {
-		read_mib(&asked, PT_REGS_PARM1(ctx), PT_REGS_PARM2(ctx));
-		asked.oldp = PT_REGS_PARM3(ctx);
-		asked.oldlenp = PT_REGS_PARM4(ctx);
-		asked.wrote = PT_REGS_PARM5(ctx) != 0;
+		read_mib(&asked, arg1, arg2);
+		asked.oldp = arg3;
+		asked.oldlenp = arg4;
+		asked.wrote = arg5 != 0;
 	} else {
-		if (bpf_probe_read_user_str(asked.name, sizeof(asked.name), (void *)PT_REGS_PARM1(ctx)) < 0 ||
+		if (bpf_probe_read_user_str(asked.name, sizeof(asked.name), (void *)arg1) < 0 ||
 		    !is_wanted(asked.name))
 			return NO_RETURN_PROBE;
-		asked.oldp = PT_REGS_PARM2(ctx);
-		asked.oldlenp = PT_REGS_PARM3(ctx);
-		asked.wrote = api == JT_API_MALLCTL && PT_REGS_PARM4(ctx) != 0;
+		asked.oldp = arg2;
+		asked.oldlenp = arg3;
+		asked.wrote = api == JT_API_MALLCTL && arg4 != 0;
 	}
 	return bpf_map_update_elem(&asking, &tid, &asked, BPF_ANY) ? NO_RETURN_PROBE : 0;
 }
@@ -126,8 +136,8 @@ static __always_inline void on_answer(struct pt_regs *ctx, struct jt_target *tar
 		if (asked->api == JT_API_NAMETOMIB) {
 			read_mib(asked, asked->oldp, len);
 			len = 0;
-		} else if (!asked->oldp || len > sizeof(value) || len == 0 ||
-			   bpf_probe_read_user(&value, len, (void *)asked->oldp)) {
+		} else if (!asked->oldp || len != sizeof(value) ||
+			   bpf_probe_read_user(&value, sizeof(value), (void *)asked->oldp)) {
 			len = 0;
 		}
 		announce(target, asked, value, len);

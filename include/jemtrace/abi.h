@@ -421,7 +421,7 @@ struct jt_mallctl_event {
 	uint64_t mib[JT_MIB_LEN];    /* BYMIB, NAMETOMIB */
 	uint32_t mib_len;
 	uint8_t api;		     /* enum jt_api */
-	uint8_t value_bytes;	     /* 1 to 8; 0: none was asked for, or a longer one */
+	uint8_t value_bytes;	     /* 8; 0: none was asked for, or one of another size */
 	uint8_t wrote;		     /* it also gave a new value */
 	uint8_t pad;
 	char name[JT_MALLCTL_NAME_LEN]; /* MALLCTL, NAMETOMIB; NUL-terminated */

@@ -10,7 +10,7 @@ LIVE_TEST(Collapses, are_counted_with_the_memory_that_they_brought_back) {
       run_traced({workload("static_held"), "state=refilled"},
                  {.environment = {{"MALLOC_CONF", "narenas:1,dirty_decay_ms:-1,muzzy_decay_ms:0"}}});
   ASSERT_EQ(run.outcome.status, 0) << run.outcome.err;
-  const Block truth = parse_block(run.outcome.out);
+  const Block truth = parse_blocks(run.outcome.out).at(0);
   const Json collapses = run.output().summary_of(truth.pid())["collapses"];
   EXPECT_GT(truth.number("filled_pages"), 1000u);
   ASSERT_TRUE(collapses.is_object()) << collapses;
