@@ -8,5 +8,7 @@
 #include "sweep.bpf.h"
 #include "lifecycle.bpf.h"
 #include "context.bpf.h"
+#include "collapse.bpf.h"
+#include "mallctl.bpf.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

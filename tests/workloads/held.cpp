@@ -24,6 +24,8 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <iterator>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -121,11 +123,18 @@ void decay_dirty() {
   set_decay("arena.0.dirty_decay_ms", -1);
 }
 
+uint64_t collapsed = 0, filled_pages = 0;
+
 /// The huge page around the end of the block before, which stayed: where nothing is resident at all there is
-/// no page table to collapse. False where the mapping begins or ends within it.
-bool collapse(void* block) {
-  const auto start = (reinterpret_cast<uintptr_t>(block) - 1) / huge * huge;
-  return madvise(reinterpret_cast<void*>(start), huge, MADV_COLLAPSE) == 0;
+/// no page table to collapse. Not where the mapping begins or ends within it.
+void collapse(void* block) {
+  const auto start = reinterpret_cast<void*>((reinterpret_cast<uintptr_t>(block) - 1) / huge * huge);
+  unsigned char resident[huge / 4096];
+  if (mincore(start, huge, resident) == 0 && madvise(start, huge, MADV_COLLAPSE) == 0) {
+    collapsed++;
+    filled_pages += static_cast<uint64_t>(std::count_if(std::begin(resident), std::end(resident),
+                                                        [](unsigned char r) { return (r & 1) == 0; }));
+  }
 }
 
 void fragment(uint64_t bytes, uint64_t keep) {
@@ -239,8 +248,7 @@ void bring_into(std::string_view state, uint64_t bytes, uint64_t keep) {
     if (state == "redirtied") {
       blocks->half_of_freed([](void* block) { workload::touch(block, block_size); });
     } else if (state == "refilled") {
-      unsigned collapsed = 0;
-      blocks->half_of_freed([&](void* block) { collapsed += collapse(block); });
+      blocks->half_of_freed(collapse);
       if (collapsed == 0) {
         workload::die("MADV_COLLAPSE");
       }
@@ -264,6 +272,8 @@ int main(int argc, char** argv) {
       .add("retained", read_size("stats.retained"))
       .add("pdirty", read_size("stats.arenas.4096.pdirty"))
       .add("pmuzzy", read_size("stats.arenas.4096.pmuzzy"))
+      .add("collapsed", collapsed)
+      .add("filled_pages", filled_pages)
       .add("done", "held")
       .write();
   std::string line;

@@ -32,7 +32,8 @@
 namespace jemtrace::attach {
 namespace {
 
-constexpr uint32_t trace_uprobe_multi = 48;  // BPF_TRACE_UPROBE_MULTI, Linux 6.6
+constexpr uint32_t trace_uprobe_multi = 48;    // BPF_TRACE_UPROBE_MULTI, Linux 6.6
+constexpr uint32_t trace_uprobe_session = 57;  // BPF_TRACE_UPROBE_SESSION, Linux 6.13
 
 std::string& log_text() {
   static std::string text;
@@ -127,10 +128,14 @@ Result<Skeleton> try_load(const LoadOptions& options, const Features& features) 
   knobs.last_chunk_set = chunks / JT_CHUNK_WAYS - 1;
   bpf_program__set_autoload(skeleton->progs.page_fault, options.chunks > 0);
   bpf_program__set_autoload(skeleton->progs.follow_call, options.chunks > 0);
+  bpf_program__set_autoload(skeleton->progs.mallctl_probe, features.sessions);
+  bpf_program__set_expected_attach_type(skeleton->progs.mallctl_probe,
+                                        static_cast<bpf_attach_type>(trace_uprobe_session));
   for (bpf_program* program : context_programs(*skeleton)) {
     bpf_program__set_autoload(program, options.context);
   }
   auto& maps = skeleton->maps;
+  bpf_map__set_autocreate(maps.asking, features.sessions);
   bpf_map__set_autocreate(maps.waiting_threads, options.context);
   bpf_map__set_autocreate(maps.waits_by_target, options.context);
   bpf_map__set_autocreate(features.task_storage ? maps.threads_by_tid : maps.threads, false);
@@ -267,6 +272,16 @@ bool has_preemptible_syscall_programs() {
          btf__find_by_name_kind(kernel.get(), "trace_call_bpf_faultable", BTF_KIND_FUNC) > 0;
 }
 
+/// Up to 6.10 a return probe truncates backtraces only; in 6.11 to 6.13 it kills programs under seccomp. A
+/// session, which probes the return only of calls that are wanted, is there since 6.13.
+bool has_safe_sessions() {
+  utsname kernel_name{};
+  int major = 0;
+  int minor = 0;
+  return ::uname(&kernel_name) == 0 && std::sscanf(kernel_name.release, "%d.%d", &major, &minor) == 2 &&
+         std::make_pair(major, minor) >= std::make_pair(6, 14);
+}
+
 /// The kernel side's table of chunks, mapped: bpf(2) would keep it from running on this CPU at each look.
 class ChunkSets {
  public:
@@ -383,10 +398,12 @@ Result<std::unique_ptr<BpfObject>> BpfObject::load(const LoadOptions& options) {
   const std::array<Features, 4> attempts = {
       Features{true, true, multi, preemptible}, Features{false, true, multi, preemptible},
       Features{true, false, multi, preemptible}, Features{false, false, multi, preemptible}};
+  const bool sessions = options.mallctl && has_safe_sessions();
   Result<Skeleton> skeleton = fail(Errc::unsupported, "not tried");
   Features features;
-  for (const Features& attempt : attempts) {
+  for (Features attempt : attempts) {
     log_text().clear();
+    attempt.sessions = sessions;
     skeleton = try_load(options, attempt);
     features = attempt;
     if (skeleton || skeleton.error().code == Errc::denied) {
@@ -483,6 +500,19 @@ Status BpfObject::attach_page_faults() {
   return {};
 }
 
+Status BpfObject::attach_collapses() {
+  auto& programs = impl_->skeleton->progs;
+  // Behind the first, as it would be nothing without it.
+  TRY(impl_->attach_raw(programs.on_collapse, "mm_collapse_huge_page"));
+  TRY(impl_->attach_raw(programs.on_isolate, "mm_collapse_huge_page_isolate"));
+  features_.collapses = true;
+  return {};
+}
+
+bool BpfObject::knows_collapses() const {
+  return features_.collapses && impl_->skeleton->bss->mm_without_owner == 0;
+}
+
 BpfObject::Context BpfObject::attach_context() {
   auto& programs = impl_->skeleton->progs;
   if (!bpf_program__autoload(programs.lock_begins)) {
@@ -508,6 +538,21 @@ BpfObject::Context BpfObject::attach_context() {
 Result<Uprobes> BpfObject::attach_probes(int file, const std::vector<uint64_t>& offsets) {
   return Uprobes::attach(bpf_program__fd(impl_->skeleton->progs.decay_probe), file, offsets,
                          features_.uprobe_multi);
+}
+
+Result<Uprobes> BpfObject::attach_mallctl(int file,
+                                          const std::vector<std::pair<uint64_t, jt_api>>& functions) {
+  if (!features_.sessions) {
+    return fail(Errc::unsupported, "what programs ask their jemalloc can be seen from Linux 6.14 on");
+  }
+  std::vector<uint64_t> offsets;
+  std::vector<uint64_t> cookies;
+  for (const auto& [offset, api] : functions) {
+    offsets.push_back(offset);
+    cookies.push_back(api);
+  }
+  return Uprobes::attach_session(bpf_program__fd(impl_->skeleton->progs.mallctl_probe), file, offsets,
+                                 cookies);
 }
 
 void BpfObject::stop_counting() {

@@ -35,8 +35,8 @@ constexpr const char* footer =
 struct Raw {
   std::vector<std::string> pids, names, cgroups, users;
   std::string duration, interval, format = "text", output, image;
-  bool events = false, no_refaults = false, strict = false, verbose = false, schema = false, rebuild = false,
-       arenas = false;
+  bool events = false, no_refaults = false, passive = false, strict = false, verbose = false, schema = false,
+       rebuild = false, arenas = false;
   RawCall call;
   RawDiagnose diagnose;
   MergeOptions merge;
@@ -117,6 +117,7 @@ Result<Options> check(const Raw& raw, Verb verb, std::vector<std::string> comman
   options.output = raw.output;
   options.events = raw.events;
   options.refaults = !raw.no_refaults;
+  options.passive = raw.passive;
   options.strict = raw.strict;
   options.verbose = raw.verbose;
   options.image = raw.image;
@@ -177,6 +178,7 @@ Parsed parse(int argc, const char* const* argv) {
   app.add_option("-d,--duration", raw.duration, "stop after this time (500ms, 30s, 2m)")->type_name("DUR");
   app.add_option("-i,--interval", raw.interval, "time between two lines [1s]")->type_name("DUR");
   app.add_flag("--events", raw.events, "print every transition and sweep, not only their sums");
+  app.add_flag("--passive", raw.passive, "also see what programs ask their own jemalloc (mallctl)");
   app.add_flag("--no-refaults", raw.no_refaults, "do not look at page faults: what comes back is not known");
   app.add_flag("--strict", raw.strict, "exit status 4 if something was lost or a wanted role has no site");
   app.add_flag("-v,--verbose", raw.verbose, "say on standard error what is done and how long it takes");

@@ -42,6 +42,7 @@ struct Options {
   std::string output;  // empty: stdout
   bool events = false;
   bool refaults = true;
+  bool passive = false;
   bool strict = false;
   bool verbose = false;
   std::string image;  // a file or a pid

@@ -38,6 +38,7 @@ Result<int> stats(const Options& options) {
       continue;
     }
     made->arenas = options.arenas;
+    made->classes = options.call.classes;
     results->out().stats(*made);
     ++printed;
   }

@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <thread>
 
@@ -233,6 +234,39 @@ void Images::drop_wrong_probes() {
   }
 }
 
+void Images::watch_mallctl(TracedImage& traced, int file) {
+  static const std::map<std::string, jt_api> known = {{"mallctl", JT_API_MALLCTL},
+                                                      {"mallctlbymib", JT_API_BYMIB},
+                                                      {"mallctlnametomib", JT_API_NAMETOMIB},
+                                                      {"malloc_stats_print", JT_API_STATS_PRINT}};
+  constexpr std::array<uint8_t, 4> endbr64 = {0xf3, 0x0f, 0x1e, 0xfa};
+  const locate::TextSegment& text = traced.image.text;
+  std::vector<std::pair<uint64_t, jt_api>> functions;
+  for (const auto& [name, vaddr] : traced.image.api) {
+    const auto api = known.find(name);
+    if (api == known.end() || vaddr < text.vaddr || vaddr - text.vaddr >= text.size) {
+      continue;
+    }
+    uint64_t offset = vaddr - text.vaddr + text.offset;
+    // A breakpoint on endbr64 would have to be single-stepped.
+    std::array<uint8_t, 4> code{};
+    if (read_at(file, offset, code.data(), code.size()) && code == endbr64) {
+      offset += code.size();
+    }
+    functions.emplace_back(offset, api->second);
+  }
+  if (functions.empty()) {
+    traced.image.notes.emplace_back("passive: no symbol names its mallctl");
+    return;
+  }
+  auto probes = bpf_->attach_mallctl(file, functions);
+  if (probes) {
+    traced.mallctl_probes = std::move(*probes);
+  } else {
+    traced.image.notes.push_back("passive: " + probes.error().message());
+  }
+}
+
 Status Images::trace(TracedImage& traced, int file) {
   std::vector<std::pair<uint64_t, jt_site>> sites;
   sites.reserve(traced.image.call_sites.size() + 4);
@@ -262,6 +296,9 @@ Status Images::trace(TracedImage& traced, int file) {
       traced.probed.clear();
     }
   }
+  if (passive_) {
+    watch_mallctl(traced, file);
+  }
   return {};
 }
 
@@ -288,6 +325,9 @@ void Images::detach_probes() {
   for (const auto& image : images_) {
     if (image->probes) {
       closers.emplace_back([&probes = image->probes] { probes.reset(); });
+    }
+    if (image->mallctl_probes) {
+      closers.emplace_back([&probes = image->mallctl_probes] { probes.reset(); });
     }
   }
   for (std::thread& closer : closers) {

@@ -19,6 +19,7 @@ Result<bool> look_at_process(const ProcRoot& proc, Images& images, Target& targe
   for (const jt_target_image& image : mapped) {
     target.images.push_back(images.by_index(image.image));
   }
+  target.program_conf = program_conf(target.process.pid, images, mapped);
   target.read = reader_of(target.process.pid, images, mapped);
   return !mapped.empty();
 }

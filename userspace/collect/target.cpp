@@ -8,6 +8,7 @@
 
 #include "discover/container.hpp"
 #include "read/conf.hpp"
+#include "read/conf_variables.hpp"
 #include "read/structures.hpp"
 
 namespace jemtrace::collect {
@@ -127,6 +128,21 @@ ReadJemalloc reader_of(pid_t pid, const Images& images, std::span<const jt_targe
   };
 }
 
+read::ProgramConf program_conf(pid_t pid, const Images& images, std::span<const jt_target_image> mapped) {
+  read::ProgramConf conf;
+  const TracedImage* traced = mapped.empty() ? nullptr : images.by_index(mapped.front().image);
+  if (traced == nullptr) {
+    return conf;
+  }
+  const uint64_t bias = read::load_bias(traced->image, mapped.front().start, mapped.front().file_offset);
+  const read::ProcessMemory memory(pid);
+  for (const locate::ConfVariable& variable : traced->image.conf_variables) {
+    (variable.name == "malloc_conf" ? conf.conf : conf.harder) =
+        read::read_conf_variable(memory, variable, bias);
+  }
+  return conf;
+}
+
 ledger::ImageInfo describe(const TracedImage& traced) {
   const locate::Image& image = traced.image;
   ledger::ImageInfo info;
@@ -192,7 +208,7 @@ ledger::TargetInfo describe(const ProcRoot& proc, const Target& target) {
   if (!target.images.empty()) {
     const locate::Image& image = target.images.front()->image;
     const read::Conf conf = read::read_conf(proc, target.process.pid, image.version.text,
-                                            image.conf_variable(), image.symbol_prefix);
+                                            image.conf_variable(), image.symbol_prefix, target.program_conf);
     for (const auto& [key, setting] : conf.settings) {
       info.conf[key] = {setting.value, setting.source};
     }

@@ -56,6 +56,7 @@ attach::LoadOptions load_options(const TracerOptions& options) {
   load.time_mmap = options.time_mmap;
   load.context = options.context;
   load.events = options.every_event ? attach::Events::all : attach::Events::none;
+  load.mallctl = options.passive;
   load.event_ring_bytes = 8 << 20;  // mapped twice in a row: counts twice in our RSS
   if (options.slow_ns && !options.every_event) {
     load.events = attach::Events::slow;
@@ -78,7 +79,7 @@ Tracer::Tracer(TracerOptions options, Listener listener, ProcRoot proc,
       listener_(std::move(listener)),
       proc_(std::move(proc)),
       bpf_(std::move(bpf)),
-      images_(bpf_.get()) {}
+      images_(bpf_.get(), false, options_.passive) {}
 
 Tracer::~Tracer() {
   stop();
@@ -102,6 +103,7 @@ Result<std::unique_ptr<Tracer>> Tracer::start(TracerOptions options, Listener li
     if (tracer->options_.refaults && !tracer->bpf_->attach_page_faults()) {
       tracer->options_.refaults = false;  // not on this kernel: the summary says unknown
     }
+    (void)tracer->bpf_->attach_collapses();  // without huge pages in this kernel: the summary says unknown
     TRY(tracer->bpf_->attach_lifecycle());
     TRY(tracer->bpf_->attach_syscalls());
     if (tracer->options_.every_event) {
@@ -236,6 +238,8 @@ void Tracer::adopt(const jt_target& kernel, bool from_its_start, const jt_event_
   target->read = reader_of(target->process.pid, images_, std::span(kernel.images, kernel.n_images));
   target->read_backlog =
       reader_of(target->process.pid, images_, std::span(kernel.images, kernel.n_images), true);
+  target->program_conf =
+      program_conf(target->process.pid, images_, std::span(kernel.images, kernel.n_images));
   target->info = describe(proc_, *target);
   if (known == 0) {
     sample(*target, totals(*target));
@@ -302,8 +306,32 @@ void Tracer::handle(const jt_event_header& event) {
                           .source = "oom:mark_victim"});
       }
       break;
+    case JT_EV_MALLCTL:
+      on_mallctl(reinterpret_cast<const jt_mallctl_event&>(event));
+      break;
     default:
       break;
+  }
+}
+
+/// What the program asked is compared with its structures where both are of the same moment.
+void Tracer::on_mallctl(const jt_mallctl_event& event) {
+  Target* target = find(event.h.id);
+  if (target == nullptr) {
+    return;
+  }
+  target->passive.add(event);
+  const auto begin = sample::Budget::Clock::now();
+  if (!target->passive.is_fresh_active(event) || !target->read || !target->read_budget.allows(begin)) {
+    return;
+  }
+  const auto reading = target->read(false);
+  const auto end = sample::Budget::Clock::now();
+  target->read_budget.spent(end, end - begin);
+  const auto active =
+      reading ? reading->total(static_cast<uint64_t>(::sysconf(_SC_PAGESIZE))).active : std::nullopt;
+  if (active) {
+    target->passive.compare(event.value, *active);
   }
 }
 
@@ -523,6 +551,9 @@ void Tracer::sample(Target& target, const ledger::Totals& now) {
     target.rss.lazyfree_end_bytes = memory->lazyfree_bytes;
   }
   read_states(target);
+  if (target.states_ns == 0) {
+    target.states = target.passive.states(monotonic_ns());
+  }
   if (target.states_ns > 0) {
     target.states.age_ms = (monotonic_ns() - target.states_ns) / 1'000'000;
   }
@@ -660,6 +691,11 @@ ledger::Summary Tracer::summary(const Target& target) const {
     summary.refaults =
         ledger::refaults(counters.refaults, target.final_waiting, huge_pages_possible(target.info));
   }
+  if (bpf_->knows_collapses()) {
+    summary.collapses = ledger::Collapses{
+        .huge_pages = counters.collapses,
+        .filled_bytes = counters.collapse_filled * static_cast<uint64_t>(::sysconf(_SC_PAGESIZE))};
+  }
   summary.losses = losses();
   summary.exact = !target.images.empty() &&
                   std::all_of(target.images.begin(), target.images.end(),
@@ -685,6 +721,9 @@ ledger::Summary Tracer::summary(const Target& target) const {
       summary.caveats.push_back(image.distrust);
       summary.totals.forget_sources();
     }
+  }
+  for (std::string& caveat : target.passive.caveats()) {
+    summary.caveats.push_back(std::move(caveat));
   }
   if (counters.untimed_calls > 0) {
     summary.caveats.push_back(fmt::format(

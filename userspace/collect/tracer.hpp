@@ -25,6 +25,7 @@ struct TracerOptions {
   std::optional<uint64_t> slow_ns;  // calls that take at least this long are handed on
   bool context = false;             // what purges wait for, and OOM kills: Tracer::waits, Listener::on_oom
   bool refaults = true;             // which purged pages are touched again
+  bool passive = false;             // what the targets ask their own jemalloc
   bool details = true;              // payers and call sites of each target, read when it ends
   bool time_mmap = false;           // how long mmap takes by which jemalloc gives pages back
   std::optional<pid_t> launch;      // a process about to exec: it and its descendants are the targets
@@ -101,6 +102,7 @@ class Tracer {
   void on_new_file(const jt_lifecycle_event& event);
   void on_fork(const jt_lifecycle_event& event);
   void on_call(const jt_call_event& event);
+  void on_mallctl(const jt_mallctl_event& event);
   void look_at_mapping(const jt_lifecycle_event& event);
 
   /// The kernel side has this process among its targets, with images: makes or completes our record of it.

@@ -144,6 +144,9 @@ class Maker {
     out_.metadata.bytes = total.base;
     out_.allocated_bytes = total.allocated;
     out_.tcache_bytes = total.tcache;
+    if (total.allocated && total.active && *total.allocated <= *total.active) {
+      out_.slack_bytes = *total.active - *total.allocated;
+    }
     if (!seen_.after) {
       out_.notes.emplace_back("jemalloc could be read only once: what moved meanwhile is not in the bound");
     } else {

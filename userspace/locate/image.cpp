@@ -7,6 +7,7 @@
 #include <map>
 
 #include "locate/call_sites.hpp"
+#include "locate/conf_symbols.hpp"
 #include "locate/eh_frame.hpp"
 #include "locate/elf_file.hpp"
 #include "locate/layout.hpp"
@@ -429,6 +430,12 @@ Result<std::optional<Image>> analyse(int fd, const std::string& path, const Opti
   }
   image.symbol_prefix = symbols.public_prefix;
   image.mallctl_vaddr = file->executable(symbols.public_vaddr) ? symbols.public_vaddr : 0;
+  for (const auto& [name, vaddr] : symbols.api) {
+    if (file->executable(vaddr)) {
+      image.api.emplace(name, vaddr);
+    }
+  }
+  image.conf_variables = find_conf_variables(*file);
   image.text = text_segment(*file, address_inside(symbols));
   if (wants_symbols(*file, family, image)) {
     look_inside(*file, symbols, family, image);

@@ -88,7 +88,7 @@ bool is_intact(std::string_view environ) {
 }
 
 Conf read_conf(const ProcRoot& proc, pid_t pid, const std::string& version, const std::string& variable,
-               const std::string& prefix) {
+               const std::string& prefix, const ProgramConf& program) {
   const auto environ = proc.read(pid, "environ", environ_limit);
   if (!environ) {
     return {.settings = {}, .unknown_because = "its environment cannot be read"};
@@ -102,12 +102,14 @@ Conf read_conf(const ProcRoot& proc, pid_t pid, const std::string& version, cons
   if (conf.settings.empty()) {
     conf.unknown_because = "its version of jemalloc is not known";
   }
+  apply(conf.settings, program.conf.value_or(""), prefix + "malloc_conf in the program");
   const std::string symlink = "etc/" + prefix + "malloc.conf";
   // jemalloc reads the *name* that the link points to; nothing is opened.
   if (const auto link = proc.link(pid, "root/" + symlink)) {
     apply(conf.settings, *link, "/" + symlink);
   }
   apply(conf.settings, find_variable(*environ, variable), variable + " in its environment");
+  apply(conf.settings, program.harder.value_or(""), prefix + "malloc_conf_2_conf_harder in the program");
   return conf;
 }
 

@@ -8,6 +8,7 @@
 #include <map>
 
 #include "ledger/smoothstep.hpp"
+#include "read/classes.hpp"
 #include "read/extents.hpp"
 #include "util/clock.hpp"
 
@@ -132,6 +133,9 @@ class Attempt {
     }
     std::sort(out_.arenas.begin(), out_.arenas.end(),
               [](const auto& a, const auto& b) { return a.index < b.index; });
+    if (s_.stats) {
+      TRY(read_classes());
+    }
     if (options_.with_ranges) {
       walk({options_.max_extents, started + options_.max_time});
     }
@@ -531,6 +535,45 @@ class Attempt {
     decay.purged_pages = word(raw, layout.purged);
   }
 
+  /// What is allocated, by size class.
+  Status read_classes() {
+    ClassReader reader(memory_, s_, bias_);
+    if (!reader.open()) {
+      because("allocated: " + reader.why());
+      return {};
+    }
+    std::vector<ClassReader::Arena> arenas;
+    for (const auto& [index, kept] : kept_) {
+      arenas.push_back({.address = kept.address, .allocated_bytes = {}, .tcache_bytes = {}, .blocks = {}});
+    }
+    TRY(reader.read(arenas));
+    if (!reader.why().empty()) {
+      because("allocated: " + reader.why());
+    }
+    if (options_.with_ranges) {
+      TRY(reader.read_tcaches(arenas));
+      if (!reader.why().empty()) {
+        because("thread caches: " + reader.why());
+      }
+    }
+    size_t next = 0;
+    for (const auto& [index, kept] : kept_) {
+      const ClassReader::Arena& one = arenas[next++];
+      const auto arena = std::find_if(out_.arenas.begin(), out_.arenas.end(),
+                                      [wanted = index](const auto& a) { return a.index == wanted; });
+      if (arena != out_.arenas.end()) {
+        arena->allocated_bytes = one.allocated_bytes;
+        arena->tcache_bytes = one.tcache_bytes;
+      }
+    }
+    // An arena that could not be read has blocks, too.
+    if (out_.arenas.size() == arenas.size()) {
+      out_.classes = reader.sum(arenas);
+    }
+    out_.discarded += reader.discarded();
+    return {};
+  }
+
   void walk(ExtentWalker::Budget budget) {
     ExtentWalker walker(memory_, s_, budget);
     for (ledger::ArenaReading& arena : out_.arenas) {
@@ -565,7 +608,7 @@ class Attempt {
 
   void explain() {
     if (!s_.stats) {
-      because("counters: built without statistics");
+      because("counters, allocated: built without statistics");
     }
     const auto hpa = out_.options.find("hpa");
     if (hpa != out_.options.end() && hpa->second == "true") {

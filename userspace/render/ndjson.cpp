@@ -410,7 +410,10 @@ Json summary_line(const ledger::Summary& s) {
           {"exact", s.exact},
           {"exited", s.exited},
           {"caveats", caveats},
-          {"refaults", refaults(s.refaults)}};
+          {"refaults", refaults(s.refaults)},
+          {"collapses", s.collapses ? Json({{"huge_pages_total", s.collapses->huge_pages},
+                                            {"filled_bytes_total", s.collapses->filled_bytes}})
+                                    : Json(nullptr)}};
 }
 
 class NdjsonOutput final : public Output {

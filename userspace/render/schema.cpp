@@ -412,31 +412,38 @@ Json callsites() {
 }
 
 Json summary_line() {
-  return object({{"type", constant("summary")},
-                 {"pid", whole()},
-                 {"start_time_ns", whole()},
-                 {"comm", string()},
-                 {"window_ns", whole()},
-                 {"transitions", object_by<jt_transition>(JT_TRANSITIONS, reference("transition_totals"))},
-                 {"sweeps", sweeps()},
-                 {"counters", counters()},
-                 {"payers", payers()},
-                 {"rss", rss()},
-                 {"states", described(reference("states"), "at the end")},
-                 {"overhead", described(or_null(overhead()), "resident beyond what is used, over time")},
-                 {"pressure", pressed()},
-                 {"losses", losses()},
-                 {"cost", cost()},
-                 {"failed_calls", object({{"einval", whole()}, {"other", whole()}})},
-                 {"other", described(other(), "calls that are not among the transitions")},
-                 {"unproven", described(calls(), "among the transitions, but may be zero fills")},
-                 {"oversize_extents_total", or_null(whole())},
-                 {"callsites", callsites()},
-                 {"exact", boolean()},
-                 {"exited", boolean()},
-                 {"caveats", array_of(string())},
-                 {"refaults", described(or_null(refaults()),
-                                        "purged pages that were touched again; null: not measured")}});
+  return object(
+      {{"type", constant("summary")},
+       {"pid", whole()},
+       {"start_time_ns", whole()},
+       {"comm", string()},
+       {"window_ns", whole()},
+       {"transitions", object_by<jt_transition>(JT_TRANSITIONS, reference("transition_totals"))},
+       {"sweeps", sweeps()},
+       {"counters", counters()},
+       {"payers", payers()},
+       {"rss", rss()},
+       {"states", described(reference("states"), "at the end")},
+       {"overhead", described(or_null(overhead()), "resident beyond what is used, over time")},
+       {"pressure", pressed()},
+       {"losses", losses()},
+       {"cost", cost()},
+       {"failed_calls", object({{"einval", whole()}, {"other", whole()}})},
+       {"other", described(other(), "calls that are not among the transitions")},
+       {"unproven", described(calls(), "among the transitions, but may be zero fills")},
+       {"oversize_extents_total", or_null(whole())},
+       {"callsites", callsites()},
+       {"exact", boolean()},
+       {"exited", boolean()},
+       {"caveats", array_of(string())},
+       {"refaults",
+        described(or_null(refaults()), "purged pages that were touched again; null: not measured")},
+       {"collapses",
+        described(
+            or_null(object({{"huge_pages_total", whole()},
+                            {"filled_bytes_total",
+                             described(whole(), "of them not resident before: purged, or never touched")}})),
+            "huge pages that the kernel made of small ones; null: not measured")}});
 }
 
 Json per_group_kind(const Json& value) {
@@ -597,17 +604,21 @@ Json account() {
   for (size_t i = 0; i < ledger::part_count; ++i) {
     parts.emplace_back(ledger::name(static_cast<ledger::Part>(i)) + std::string("_bytes"), or_null(whole()));
   }
-  return object({{"rss_bytes", whole()},
-                 {"resident", described(object(parts), "by what the memory is for; adds up to RSS")},
-                 {"unexplained_bytes", described(signed_whole(), "rss_bytes minus the sum of the parts")},
-                 {"bound_bytes", described(whole(), "unexplained_bytes is not further from 0 than this")},
-                 {"uncertain_bytes", described(whole(), "may belong to another part than the one it is in")},
-                 {"muzzy_not_resident_bytes", or_null(whole())},
-                 {"lazyfree_bytes", whole()},
-                 {"lazyfree_lag_bytes", described(whole(), "by so much lazyfree_bytes may be too low")},
-                 {"anon_huge_bytes", whole()},
-                 {"swap_bytes", whole()},
-                 {"notes", array_of(string())}});
+  return object(
+      {{"rss_bytes", whole()},
+       {"resident", described(object(parts), "by what the memory is for; adds up to RSS")},
+       {"unexplained_bytes", described(signed_whole(), "rss_bytes minus the sum of the parts")},
+       {"bound_bytes", described(whole(), "unexplained_bytes is not further from 0 than this")},
+       {"uncertain_bytes", described(whole(), "may belong to another part than the one it is in")},
+       {"allocated_bytes", described(or_null(whole()), "of what is active, thread caches included")},
+       {"tcache_bytes", described(or_null(whole()), "allocated, and held by thread caches")},
+       {"slack_bytes", described(or_null(whole()), "active and not allocated: fragmentation")},
+       {"muzzy_not_resident_bytes", or_null(whole())},
+       {"lazyfree_bytes", whole()},
+       {"lazyfree_lag_bytes", described(whole(), "by so much lazyfree_bytes may be too low")},
+       {"anon_huge_bytes", whole()},
+       {"swap_bytes", whole()},
+       {"notes", array_of(string())}});
 }
 
 Json decay() {
@@ -625,6 +636,8 @@ Json arena_reading() {
                  {"pdirty", or_null(whole())},
                  {"pmuzzy", or_null(whole())},
                  {"pretained", or_null(whole())},
+                 {"allocated_bytes", or_null(whole())},
+                 {"tcache_bytes", or_null(whole())},
                  {"dirty", reference("decay")},
                  {"muzzy", reference("decay")}});
 }
