@@ -127,7 +127,7 @@ int on_fork(struct bpf_raw_tracepoint_args *ctx)
 	struct jt_lifecycle_event *event;
 	struct jt_target *from, copy;
 
-	if ((__u32)BPF_CORE_READ(child, pid) != tgid)
+	if (stopped || (__u32)BPF_CORE_READ(child, pid) != tgid)
 		return 0; /* a thread */
 	from = bpf_map_lookup_elem(&targets, &parent_tgid);
 	if (!from)
@@ -174,7 +174,7 @@ int on_exec(struct bpf_raw_tracepoint_args *ctx)
 	__u64 size, start, ended_ns = 0;
 	bool keep = false;
 
-	if (!old && !register_all)
+	if (stopped || (!old && !register_all))
 		return 0;
 	size = identify_file(BPF_CORE_READ(bprm, file), &key);
 	info = known_file(&key, size);
@@ -217,8 +217,8 @@ int on_exit(struct bpf_raw_tracepoint_args *ctx)
 	struct jt_target_id id;
 
 	forget_thread();
-	if (BPF_CORE_READ(task, signal, live.counter) != 0)
-		return 0; /* other threads live on */
+	if (stopped || BPF_CORE_READ(task, signal, live.counter) != 0)
+		return 0; /* or other threads live on */
 	target = bpf_map_lookup_elem(&targets, &tgid);
 	if (!target)
 		return 0;
@@ -245,18 +245,6 @@ static __always_inline bool is_code(const __u64 arg[6])
 	return (arg[2] & PROT_EXEC) && !(arg[3] & MAP_ANONYMOUS) && arg[1];
 }
 
-static __always_inline void begin_mapping(const __u64 arg[6])
-{
-	struct thread *thread = make_thread();
-
-	if (!thread)
-		return;
-	thread->ended = false;
-	thread->map_len = arg[1];
-	thread->map_fd = arg[4];
-	thread->map_offset = arg[5];
-}
-
 static __always_inline struct file *file_of(__u32 fd)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
@@ -271,12 +259,12 @@ static __always_inline struct file *file_of(__u32 fd)
 }
 
 /* Not inlined: with its stack, an exit program's own and those of what it calls would be beyond the 512 bytes. */
-static __noinline int mapped_file(struct thread *thread, __u64 start)
+static __noinline int mapped_file(__u32 fd, __u64 start, __u64 len, __u64 file_offset)
 {
 	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
 	struct jt_target *target = bpf_map_lookup_elem(&targets, &tgid);
-	struct file *file = file_of(thread->map_fd);
-	struct mapping at = {start, thread->map_len, thread->map_offset};
+	struct file *file = file_of(fd);
+	struct mapping at = {start, len, file_offset};
 	struct jt_target fresh = {};
 	struct jt_file_info *info;
 	struct jt_file key = {};
@@ -293,10 +281,10 @@ static __noinline int mapped_file(struct thread *thread, __u64 start)
 	if (info->image == JT_NO_IMAGE)
 		return 0;
 	if (target) {
-		add_image(target, info, start, thread->map_len, thread->map_offset);
+		add_image(target, info, start, len, file_offset);
 	} else {
 		fresh.id = fresh_id(tgid);
-		add_image(&fresh, info, start, thread->map_len, thread->map_offset);
+		add_image(&fresh, info, start, len, file_offset);
 		insert_target(tgid, &fresh);
 	}
 	tell_file(&key, target ? target : &fresh, info->image, &at);
@@ -313,8 +301,6 @@ static __always_inline void enter(__s32 nr, const __u64 arg[6])
 		begin_call(JT_SYS_MUNMAP, arg[0], arg[1], 0, 1);
 	else if (nr == mmap_nr && is_decommit(arg))
 		begin_call(JT_SYS_MMAP, arg[0], arg[1], 0, 1);
-	else if (nr == mmap_nr && is_code(arg))
-		begin_mapping(arg);
 	else if (nr == process_madvise_nr)
 		begin_vector((const struct iovec *)arg[1], arg[2], arg[3]);
 	else if (nr == mremap_nr)
@@ -327,17 +313,46 @@ static __always_inline __s64 errno_or_zero(__s64 ret)
 	return ret < 0 && ret >= -MAX_ERRNO ? ret : 0;
 }
 
+/*
+ * All that there is to know of an mmap is known at its end, but how long it took. So its enter is only traced where
+ * jemalloc gives pages back by it: one tracepoint less to wait for at the end of tracing.
+ */
+static __always_inline void leave_mmap(struct thread *thread, __s64 ret)
+{
+	bool failed = errno_or_zero(ret) != 0;
+	__u64 arg[6];
+
+	if (!register_all && !current_target())
+		return;
+	if (thread && thread->call.syscall == JT_SYS_MMAP) {
+		end_call(errno_or_zero(ret));
+		return;
+	}
+	read_args(arg);
+	if (is_decommit(arg)) {
+		recover_call(JT_SYS_MMAP, arg, errno_or_zero(ret));
+	} else if (is_code(arg) && !failed) {
+		thread = make_thread();
+		if (thread)
+			thread->ended = true;
+		mapped_file(arg[4], ret, arg[1], arg[5]);
+	}
+}
+
 static __always_inline void leave(struct thread *thread, __s32 nr, __s64 ret)
 {
-	if (thread && thread->map_len) {
-		if (errno_or_zero(ret) == 0)
-			mapped_file(thread, ret);
-		thread->map_len = 0;
-		thread->ended = true;
+	__u64 arg[6];
+
+	if (nr == mmap_nr) {
+		leave_mmap(thread, ret);
 	} else if (thread && thread->call.syscall != JT_SYS_NONE) {
 		end_call(thread->call.syscall == JT_SYS_PROCESS_MADVISE ? ret : errno_or_zero(ret));
-	} else if (nr != mmap_nr && current_target()) { /* few mmap calls are followed: no loss */
-		recover_call(nr, errno_or_zero(ret));
+	} else if (current_target()) {
+		read_args(arg);
+		recover_call(nr == madvise_nr  ? JT_SYS_MADVISE
+			     : nr == munmap_nr ? JT_SYS_MUNMAP
+					       : JT_SYS_NONE,
+			     arg, errno_or_zero(ret));
 	}
 }
 
@@ -348,7 +363,7 @@ int enter_call(struct trace_event_raw_sys_enter *ctx)
 {
 	__u64 arg[6];
 
-	if (!register_all && !current_target())
+	if (stopped || (!register_all && !current_target()))
 		return 0;
 	read_args(arg);
 	enter((__s32)ctx->id, arg);
@@ -358,7 +373,8 @@ int enter_call(struct trace_event_raw_sys_enter *ctx)
 SEC("tracepoint/syscalls/sys_exit_madvise")
 int exit_call(struct trace_event_raw_sys_exit *ctx)
 {
-	leave(find_thread(), (__s32)ctx->id, ctx->ret);
+	if (!stopped)
+		leave(find_thread(), (__s32)ctx->id, ctx->ret);
 	return 0;
 }
 
@@ -370,7 +386,7 @@ static __always_inline bool is_begun(const struct thread *thread, const __u64 ar
 {
 	const struct call *call = &thread->call;
 
-	if (thread->map_len || call->syscall == JT_SYS_PROCESS_MADVISE)
+	if (call->syscall == JT_SYS_PROCESS_MADVISE)
 		return true;
 	return call->syscall != JT_SYS_NONE && call->addr == arg[0] && call->len == arg[1];
 }
@@ -380,7 +396,7 @@ static __always_inline int enter_again(const struct trace_event_raw_sys_enter *c
 	struct thread *thread;
 	__u64 arg[6];
 
-	if (!register_all && !current_target())
+	if (stopped || (!register_all && !current_target()))
 		return 0;
 	read_args(arg);
 	thread = find_thread();
@@ -397,6 +413,8 @@ static __always_inline void exit_again(const struct trace_event_raw_sys_exit *ct
 {
 	struct thread *thread = find_thread();
 
+	if (stopped)
+		return;
 	if (!thread || !thread->ended) {
 		leave(thread, (__s32)ctx->id, ctx->ret);
 		thread = find_thread();

@@ -12,11 +12,14 @@ enum event_mode { EVENTS_NONE, EVENTS_SLOW, EVENTS_ALL };
 
 const volatile bool use_task_storage = true; /* since 5.12 for tracing programs; else the hash below */
 const volatile bool register_all = false;    /* every process that maps a known image becomes a target */
+const volatile bool times_mmap = false;	     /* the enter of mmap is traced, too */
 const volatile __u32 event_mode = EVENTS_NONE;
 const volatile __u64 slow_ns = ~0ULL;
+volatile __u32 stopped = 0; /* nothing is counted any more, and nobody is held: tracing ends */
 /* System call numbers, of x86_64 unless user space says otherwise. */
 const volatile __s32 mmap_nr = 9, munmap_nr = 11, mremap_nr = 25, madvise_nr = 28, process_madvise_nr = 440;
-const volatile __u64 hist_bounds[JT_HIST_FINITE]; /* whole nanoseconds, inclusive */
+#define JT_HIST_SLOTS 256			 /* the next power of two after JT_HIST_FINITE */
+const volatile __u64 hist_bounds[JT_HIST_SLOTS]; /* whole nanoseconds, inclusive; the rest is 2^63 - 1 */
 
 /* Maps are preallocated: allocating from a tracing program warns on kernels before 6.1. User space sets the sizes. */
 struct {
@@ -149,6 +152,15 @@ static __always_inline __u32 within(__u32 index, __u32 size)
 {
 	barrier_var(index);
 	return index & (size - 1);
+}
+
+/* 1: a < b, for numbers that are less than 2^63 apart. No branch: the verifier would follow both sides of each. */
+static __always_inline __u64 is_less(__u64 a, __u64 b)
+{
+	__u64 difference = a - b;
+
+	barrier_var(difference); /* or the compiler makes a branch of it */
+	return difference >> 63;
 }
 
 static __always_inline struct jt_target *current_target(void)

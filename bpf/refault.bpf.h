@@ -25,6 +25,7 @@
 #define STAMP_FROM_UNKNOWN 3
 #define STAMPS_PER_MINUTE ((60000000000ULL) >> JT_STAMP_SHIFT)
 #define MAX_CHUNKS_PER_CALL 256
+#define STAMPS_AT_ONCE 16
 #define GATE_SLOTS 65536
 
 const volatile __u32 last_chunk_set = 0; /* their number, a power of two, less one */
@@ -87,15 +88,18 @@ static __always_inline __u32 stamp_time(__u64 now)
 	return now >> JT_STAMP_SHIFT & JT_STAMP_MASK;
 }
 
-/* Stamps of the pages [first, end) of a chunk; 0 takes them away. Returns how many had one. Global: verified once. */
-__noinline int stamp_pages(__u32 slot, __u32 first, __u32 end, __u32 stamp)
+/*
+ * Stamps of up to STAMPS_AT_ONCE pages of a chunk, from `first` on, before `end`. Returns how many had one. Global, and
+ * few at a time: the verifier goes through each round of a loop.
+ */
+__noinline int stamp_some(__u32 slot, __u32 first, __u32 end, __u32 stamp)
 {
 	struct jt_chunk_pages *pages = bpf_map_lookup_elem(&chunk_pages, &slot);
 	__u32 had = 0, i;
 
 	if (!pages)
 		return 0;
-	for (i = 0; i < JT_CHUNK_PAGES; i++) {
+	for (i = 0; i < STAMPS_AT_ONCE; i++) {
 		__u32 page = first + i, old;
 
 		if (page >= end)
@@ -104,6 +108,20 @@ __noinline int stamp_pages(__u32 slot, __u32 first, __u32 end, __u32 stamp)
 		old = pages->stamp[page];
 		had += (old | -old) >> 31; /* no branch: the verifier would follow both sides of each */
 		pages->stamp[page] = stamp;
+	}
+	return had;
+}
+
+/* Stamps of the pages [first, end) of a chunk; 0 takes them away. Returns how many had one. */
+__noinline int stamp_pages(__u32 slot, __u32 first, __u32 end, __u32 stamp)
+{
+	__u32 had = 0, i;
+
+	for (i = 0; i < JT_CHUNK_PAGES / STAMPS_AT_ONCE; i++) {
+		if (first >= end)
+			break;
+		had += stamp_some(slot, first, end, stamp);
+		first += STAMPS_AT_ONCE;
 	}
 	return had;
 }
@@ -285,7 +303,7 @@ int follow_call(struct trace_event_raw_sys_exit *ctx)
 	struct call *call;
 	__u8 what;
 
-	if (!thread || thread->follow == FOLLOW_NOTHING)
+	if (stopped || !thread || thread->follow == FOLLOW_NOTHING)
 		return 0;
 	call = &thread->call;
 	what = thread->follow;
@@ -341,7 +359,7 @@ int page_fault(struct bpf_raw_tracepoint_args *ctx)
 	struct jt_chunk_pages *pages;
 	struct jt_chunk_set *set;
 
-	if (!has_purged[within(tgid, GATE_SLOTS)])
+	if (!has_purged[within(tgid, GATE_SLOTS)] || stopped)
 		return 0;
 	key = chunk_key(page / JT_CHUNK_PAGES, tgid);
 	index = set_of(hash_of(key));

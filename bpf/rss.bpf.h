@@ -82,8 +82,11 @@ static __always_inline __s64 read_anon_pages_before_6_2(void)
 	return pages + cached;
 }
 
-/* Pages, or -1 when they cannot be read. */
-static __always_inline __s64 read_anon_pages(void)
+/*
+ * Pages, or -1 when they cannot be read. Global, so that the verifier looks at it once: for each load through a typed
+ * pointer it searches the kernel's BTF from end to end (seen: 6.18), 0.5 ms each time that it comes along there.
+ */
+__noinline __s64 read_anon_pages(void)
 {
 	struct mm_struct *mm;
 	__s64 pages;

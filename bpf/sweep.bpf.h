@@ -77,7 +77,7 @@ int decay_probe(struct pt_regs *ctx)
 	__u32 arena = JT_NO_ARENA;
 	__u32 index;
 
-	if (!target)
+	if (!target || stopped)
 		return 0;
 	where = image_at(target, ip);
 	site = where ? site_at(where, ip) : NULL;
@@ -110,6 +110,6 @@ int decay_probe(struct pt_regs *ctx)
 	sweep->state = state;
 	sweep->number++;
 	walk_stack(target, thread, WALK_CAUSE, PT_REGS_SP(ctx) + site->pushed, PT_REGS_FP(ctx));
-	sweep->cause = thread->walks[WALK_CAUSE].cause;
+	sweep->cause = current_walk(thread)->cause;
 	return 0;
 }

@@ -41,7 +41,6 @@ static __always_inline void classify_call(struct jt_target *target, struct threa
 	struct call *call = &thread->call;
 	struct user_regs regs = {};
 	struct known_walk *walk;
-	__u32 kind;
 
 	if (!read_user_regs(&regs)) {
 		count_loss(JT_LOSS_UNREAD_STACK);
@@ -49,9 +48,9 @@ static __always_inline void classify_call(struct jt_target *target, struct threa
 		call->image = JT_NO_IMAGE;
 		return;
 	}
-	kind = call->advice == MADV_FREE ? WALK_FREE : WALK_OTHER;
-	walk_stack(target, thread, kind, regs.sp + 8 * (target->images[0].wrapper_words & 3), regs.bp);
-	walk = &thread->walks[kind];
+	walk_stack(target, thread, call->advice == MADV_FREE ? WALK_FREE : WALK_OTHER,
+		   regs.sp + 8 * (target->images[0].wrapper_words & 3), regs.bp);
+	walk = current_walk(thread);
 	call->purpose = walk->purpose;
 	call->image = walk->image;
 	call->frames[0] = walk->frames[0];
@@ -165,7 +164,7 @@ __noinline int end_call(__s64 ret)
 	counters = counters_of(&call->id);
 	if (!counters)
 		return 0;
-	if (!call->start_ns)
+	if (!call->start_ns && (times_mmap || call->syscall != JT_SYS_MMAP))
 		__sync_fetch_and_add(&counters->untimed_calls, 1);
 	calls = &counters->by_purpose[within(call->purpose, JT_PURPOSE_SLOTS)];
 	__sync_fetch_and_add(&counters->syscalls, 1);
@@ -257,24 +256,22 @@ static __always_inline void begin_vector(const struct iovec *vec, __u64 count, _
 }
 
 /*
- * The exit of a call whose enter was skipped (Linux 7.x skips a program while another thread was preempted in it), or
- * came before tracing: arguments and stack are still what they were, so all but its duration is known.
+ * The exit of a call whose enter was skipped (Linux 7.x skips a program while another thread was preempted in it), is
+ * not traced, or came before tracing: arguments and stack are still what they were, so all but its duration, and what
+ * RSS was before it, is known.
  */
-static __always_inline void recover_call(__s64 syscall_nr, __s64 ret)
+static __always_inline void recover_call(enum jt_syscall syscall, const __u64 arg[6], __s64 ret)
 {
 	struct thread *thread;
-	__u64 arg[6];
 
-	read_args(arg);
-	if (syscall_nr == madvise_nr)
-		begin_call(JT_SYS_MADVISE, arg[0], arg[1], arg[2], 1);
-	else if (syscall_nr == munmap_nr)
-		begin_call(JT_SYS_MUNMAP, arg[0], arg[1], 0, 1);
+	if (syscall != JT_SYS_NONE)
+		begin_call(syscall, arg[0], arg[1], syscall == JT_SYS_MADVISE ? arg[2] : 0, 1);
 	thread = find_thread();
 	if (!thread || thread->call.syscall == JT_SYS_NONE) {
 		count_loss(JT_LOSS_UNMATCHED_EXIT);
 		return;
 	}
 	thread->call.start_ns = 0;
+	thread->call.rss_pages = -1;
 	end_call(ret);
 }

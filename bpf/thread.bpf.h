@@ -31,6 +31,8 @@ struct sweep {
 	__u8 pad[6];
 };
 
+enum walk_kind { WALK_FREE, WALK_OTHER, WALK_CAUSE, WALK_KINDS };
+
 /* A walk up the stack that was made before: the same words in the same places lead to the same end. */
 struct known_walk {
 	__u64 born_ns; /* of the target; 0: none */
@@ -44,6 +46,17 @@ struct known_walk {
 	__u8 pad;
 };
 
+/* Where the walk that is being made stands. */
+struct step {
+	__u64 sp;   /* where it began */
+	__u64 slot; /* where the next return address is */
+	__u64 bp;
+	__u64 word;
+	__u32 kind;	 /* enum walk_kind */
+	bool repeatable; /* all that decided is in `stack` and at known distances */
+	__u8 pad[3];
+};
+
 /* What is left to do with the pages of a call that has ended. */
 enum follow { FOLLOW_NOTHING, FOLLOW_RANGE, FOLLOW_VECTOR, FORGET_RANGE };
 
@@ -54,17 +67,14 @@ struct thread {
 	struct sweep sweep;
 	__u64 failed_addr; /* the last purge failed here: jemalloc tries the same extent again in another way */
 	__u64 failed_len;
-	__u64 map_len; /* mmap of an executable file in flight; 0: none */
-	__u64 map_offset;
-	__u32 map_fd;
 	__u32 calls;
 	__u8 payer;
 	bool ended;	  /* an exit program has seen the end of the call */
 	__u8 follow;	  /* enum follow: the call's pages, or those of its vector */
 	__u8 follow_from; /* enum jt_state */
-	__u8 pad[4];
-	struct known_walk walks[3]; /* enum walk_kind */
-	__u64 stack[STACK_WORDS];   /* the top of the user stack, read at once */
+	struct step step;
+	struct known_walk walks[WALK_KINDS];
+	__u64 stack[STACK_WORDS]; /* the top of the user stack, read at once */
 };
 
 struct {

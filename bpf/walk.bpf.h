@@ -14,8 +14,6 @@
 
 #include "thread.bpf.h"
 
-enum walk_kind { WALK_FREE, WALK_OTHER, WALK_CAUSE };
-
 struct user_regs {
 	__u64 sp, bp;
 };
@@ -107,15 +105,17 @@ static __always_inline void read_args(__u64 arg[6])
 
 static __always_inline struct jt_target_image *image_at(struct jt_target *target, __u64 ip)
 {
-	struct jt_target_image *image;
-	__u32 i;
+	__u64 found = 0, index = 0, i;
 
+#pragma unroll
 	for (i = 0; i < JT_MAX_TARGET_IMAGES; i++) {
-		image = &target->images[i];
-		if (i < target->n_images && ip >= image->start && ip < image->end)
-			return image;
+		const struct jt_target_image *image = &target->images[i];
+		__u64 here = is_less(i, target->n_images) & ~is_less(ip, image->start) & is_less(ip, image->end);
+
+		found |= here;
+		index |= here * i;
 	}
-	return NULL;
+	return found ? &target->images[within(index, JT_MAX_TARGET_IMAGES)] : NULL;
 }
 
 static __always_inline struct jt_site *site_at(const struct jt_target_image *image, __u64 ip)
@@ -127,10 +127,10 @@ static __always_inline struct jt_site *site_at(const struct jt_target_image *ima
 	return inner ? bpf_map_lookup_elem(inner, &offset) : NULL;
 }
 
-/* A word of the user stack, from the copy where it reaches that far. */
-static __always_inline bool read_word(struct thread *thread, __u64 sp, __u64 at, __u64 *out)
+/* A word of the user stack, from the copy where it reaches that far. `out` is in the thread. */
+static __always_inline bool read_word(struct thread *thread, __u64 at, __u64 *out)
 {
-	__u64 slot = (at - sp) / 8;
+	__u64 slot = (at - thread->step.sp) / 8;
 
 	if (slot < STACK_WORDS) {
 		*out = thread->stack[within(slot, STACK_WORDS)];
@@ -148,25 +148,25 @@ static __always_inline bool read_stack(struct thread *thread, __u64 sp)
 }
 
 /* One step outwards. False: the stack cannot be followed. */
-static __always_inline bool step_frame(struct thread *thread, const struct jt_site *site, __u64 sp, __u64 *slot,
-				       __u64 *bp)
+static __always_inline bool step_frame(struct thread *thread, const struct jt_site *site)
 {
+	struct step *step = &thread->step;
 	__u64 cfa;
 
 	switch (site->cfa_register) {
 	case JT_CFA_SP:
-		cfa = *slot + 8 + site->cfa_offset;
+		cfa = step->slot + 8 + site->cfa_offset;
 		break;
 	case JT_CFA_BP:
-		cfa = *bp + site->cfa_offset;
+		cfa = step->bp + site->cfa_offset;
+		step->repeatable = false;
 		break;
 	default:
+		step->repeatable = false;
 		return false;
 	}
-	if (site->saved_bp && !read_word(thread, sp, cfa + site->saved_bp, bp))
-		return false;
-	*slot = cfa - 8;
-	return true;
+	step->slot = cfa - 8;
+	return !site->saved_bp || read_word(thread, cfa + site->saved_bp, &step->bp);
 }
 
 static __always_inline bool is_known(struct thread *thread, struct known_walk *walk, __u64 born_ns)
@@ -196,19 +196,38 @@ static __always_inline __u8 purpose_within(const struct jt_target_image *image, 
 	return site ? JT_UNCLASSIFIED : JT_FOREIGN;
 }
 
-/*
- * Walks from the return address at `slot` to the function that says why this call was made, or for WALK_CAUSE why this
- * sweep was. The answer is left in thread->walks[kind].
- */
-static __noinline int walk_stack(struct jt_target *target, struct thread *thread, __u32 kind, __u64 slot, __u64 bp)
+/* The walk of this kind that the thread made last. From memory: the verifier is not to follow each kind by itself. */
+static __always_inline struct known_walk *current_walk(struct thread *thread)
 {
-	struct known_walk *walk = &thread->walks[kind < 3 ? kind : 0];
+	__u32 kind;
+
+	barrier();
+	kind = thread->step.kind;
+	return &thread->walks[kind < WALK_KINDS ? kind : 0];
+}
+
+/*
+ * Walks from the return address at `sp` to the function that says why this call was made, or for WALK_CAUSE why this
+ * sweep was. The answer is left in current_walk().
+ *
+ * Where the walk is stands in thread->step and not in variables: what comes out of memory is any number to the
+ * verifier, so that all ways through one round meet at the head of the next. With variables this was most of the time
+ * to load.
+ */
+static __noinline int walk_stack(struct jt_target *target, struct thread *thread, __u32 kind, __u64 sp, __u64 bp)
+{
+	struct step *step = &thread->step;
 	struct jt_target_image *image;
-	__u64 sp = slot, word, at;
-	bool repeatable = true;
+	struct known_walk *walk;
 	struct jt_site *site;
+	__u64 word, at;
 	__u32 i;
 
+	step->sp = step->slot = sp;
+	step->bp = bp;
+	step->kind = kind;
+	step->repeatable = true;
+	walk = current_walk(thread);
 	if (!read_stack(thread, sp)) {
 		count_loss(JT_LOSS_UNREAD_STACK);
 		walk->born_ns = 0;
@@ -226,10 +245,13 @@ static __noinline int walk_stack(struct jt_target *target, struct thread *thread
 	walk->cause = JT_CAUSE_UNKNOWN;
 	walk->frames[0] = walk->frames[1] = walk->frames[2] = 0;
 	for (i = 0; i < JT_MAX_FRAMES; i++) {
-		if (!read_word(thread, sp, slot, &word))
+		if (!read_word(thread, step->slot, &step->word))
 			return 0;
-		at = (slot - sp) / 8;
-		repeatable &= at < STACK_WORDS;
+		barrier();
+		word = step->word;
+		at = (step->slot - step->sp) / 8;
+		if (at >= STACK_WORDS)
+			step->repeatable = false;
 		walk->word[i] = word;
 		walk->slot[i] = at;
 		walk->depth = i + 1;
@@ -246,16 +268,16 @@ static __noinline int walk_stack(struct jt_target *target, struct thread *thread
 			walk->cause = i == 0 ? JT_CAUSE_UNKNOWN : JT_CAUSE_TICK;
 			break;
 		}
-		if (kind == WALK_CAUSE ? site->cause : site->purpose != JT_PASS) {
+		if (step->kind == WALK_CAUSE ? site->cause : site->purpose != JT_PASS) {
 			walk->purpose = site->purpose;
 			walk->cause = site->cause;
 			break;
 		}
-		repeatable &= site->cfa_register == JT_CFA_SP;
-		if (!step_frame(thread, site, sp, &slot, &bp))
+		if (!step_frame(thread, site))
 			break;
+		barrier();
 	}
-	if (repeatable)
+	if (step->repeatable)
 		walk->born_ns = target->id.born_ns;
 	return 0;
 }

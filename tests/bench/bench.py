@@ -59,7 +59,7 @@ class Jemtrace:
         """SIGINT. Returns the seconds until it has ended."""
         begin = time.monotonic()
         self.process.send_signal(signal.SIGINT)
-        status = self.process.wait(60)
+        status = self.process.wait()  # with a limit it would look only every 50 ms
         if status != 0:
             sys.exit(f"jemtrace ended with status {status}:\n{self.stderr()}")
         return time.monotonic() - begin

@@ -220,7 +220,8 @@ LIVE_TEST(CallSitesOnly, tell_purges_from_other_calls) {
   EXPECT_EQ(other_calls_of(summary, "zero_fill").calls, block.number("callocs"));
   EXPECT_EQ(other_calls_of(summary, "boot_probe").calls, 4u);
   EXPECT_EQ(other_calls_of(summary, "foreign").calls,
-            block.number("own_dontneed") + block.number("own_free") + block.number("own_munmap"));
+            block.number("own_dontneed") + block.number("own_free") + block.number("own_munmap") +
+                block.number("own_decommit"));
   EXPECT_EQ(other_calls_of(summary, "thread_stack").calls, block.number("threads"));
   expect_no_losses(summary);
 }

@@ -32,8 +32,9 @@ TEST_F(OtherCalls, leave_the_counters_exact) {
 
 TEST_F(OtherCalls, of_the_program_itself_are_foreign) {
   const Calls foreign = other_calls_of(summary_, "foreign");
-  EXPECT_EQ(foreign.calls,
-            block_.number("own_dontneed") + block_.number("own_free") + block_.number("own_munmap"));
+  EXPECT_EQ(foreign.calls, block_.number("own_dontneed") + block_.number("own_free") +
+                               block_.number("own_munmap") + block_.number("own_decommit"));
+  EXPECT_EQ(foreign.bytes, foreign.calls * (1 << 20)) << "mmap too, of which only the end is traced";
 }
 
 TEST_F(OtherCalls, that_zero_recycled_memory_are_zero_fills) {

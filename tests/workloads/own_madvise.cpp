@@ -1,7 +1,7 @@
-// Everything that looks like a purge and is none: its own madvise(DONTNEED, FREE) and munmap on its own
-// mappings, thread stacks that glibc trims at thread exit, and callocs of recycled blocks, which jemalloc
-// zeroes by MADV_DONTNEED. All of it beside real purges. Prints how often it did each: own_*, threads,
-// callocs.
+// Everything that looks like a purge and is none: its own madvise(DONTNEED, FREE), munmap and mmap(PROT_NONE)
+// on its own mappings, thread stacks that glibc trims at thread exit, and callocs of recycled blocks, which
+// jemalloc zeroes by MADV_DONTNEED. All of it beside real purges. Prints how often it did each: own_*,
+// threads, callocs.
 #include <jemalloc/jemalloc.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -11,13 +11,20 @@
 
 namespace {
 
+/// No advice: mapped over by what nobody may touch.
+constexpr int decommit = -1;
+
 void give_back_own_mapping(size_t size, int advice) {
   void* memory = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED) {
     workload::die("mmap");
   }
   workload::touch(memory, size);
-  if (madvise(memory, size, advice) != 0) {
+  if (advice == decommit) {
+    if (mmap(memory, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != memory) {
+      workload::die("mmap over");
+    }
+  } else if (madvise(memory, size, advice) != 0) {
     workload::die("madvise");
   }
   if (munmap(memory, size) != 0) {
@@ -70,6 +77,7 @@ int main(int argc, char** argv) {
       burst.run();
       give_back_own_mapping(args.number("own_size"), MADV_DONTNEED);
       give_back_own_mapping(args.number("own_size"), MADV_FREE);
+      give_back_own_mapping(args.number("own_size"), decommit);
       run_thread();
       calloc_recycled(args.number("calloc_size"));
       workload::sleep_ms(args.number("sleep_ms"));
@@ -79,7 +87,8 @@ int main(int argc, char** argv) {
   workload::finish(mallctl, workload::Report()
                                 .add("own_dontneed", rounds)
                                 .add("own_free", rounds)
-                                .add("own_munmap", 2 * rounds)
+                                .add("own_decommit", rounds)
+                                .add("own_munmap", 3 * rounds)
                                 .add("threads", rounds)
                                 .add("callocs", rounds));
 }

@@ -4,6 +4,7 @@
 #include <bpf/btf.h>
 #include <bpf/libbpf.h>
 #include <fmt/format.h>
+#include <linux/membarrier.h>
 #include <linux/perf_event.h>
 #include <poll.h>
 #include <sched.h>
@@ -57,6 +58,8 @@ struct CloseRing {
 struct CloseLink {
   void operator()(bpf_link* link) const { bpf_link__destroy(link); }
 };
+constexpr const char* kernel_types = "/sys/kernel/btf/vmlinux";
+
 struct CloseSkeleton {
   void operator()(jemtrace_bpf* skeleton) const { jemtrace_bpf__destroy(skeleton); }
 };
@@ -69,6 +72,13 @@ std::array<bpf_program*, 4> copies(const jemtrace_bpf& skeleton) {
   return {programs.enter_second, programs.enter_third, programs.exit_second, programs.exit_third};
 }
 
+/// The programs of attach_context().
+std::array<bpf_program*, 6> context_programs(const jemtrace_bpf& skeleton) {
+  const auto& programs = skeleton.progs;
+  return {programs.lock_begins,    programs.lock_ends,    programs.tlb_flushed,
+          programs.reclaim_begins, programs.reclaim_ends, programs.oom_victim};
+}
+
 /// What makes a failed load final, in words.
 tl::unexpected<Error> load_error(int err) {
   if (err == EPERM) {  // EACCES is the verifier's
@@ -76,7 +86,7 @@ tl::unexpected<Error> load_error(int err) {
                       "run as root, or give the program CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE "
                       "(jemtrace check shows which is missing)");
   }
-  if (::access("/sys/kernel/btf/vmlinux", R_OK) != 0) {
+  if (::access(kernel_types, R_OK) != 0) {
     return fail(
         Errc::unsupported, "this kernel has no BTF: /sys/kernel/btf/vmlinux is missing",
         "a kernel with CONFIG_DEBUG_INFO_BTF is needed (all of Debian 11 and later, Ubuntu 20.10, RHEL 8.2)");
@@ -86,7 +96,11 @@ tl::unexpected<Error> load_error(int err) {
 }
 
 Result<Skeleton> try_load(const LoadOptions& options, const Features& features) {
-  Skeleton skeleton(jemtrace_bpf__open());
+  // Told where the kernel's types are, libbpf does not look for them in modules as well when this kernel
+  // lacks one of ours. Up to libbpf 1.3 that look ends in EPERM for who has CAP_BPF but not CAP_SYS_ADMIN.
+  LIBBPF_OPTS(bpf_object_open_opts, open_options);
+  open_options.btf_custom_path = ::access(kernel_types, R_OK) == 0 ? kernel_types : nullptr;
+  Skeleton skeleton(jemtrace_bpf__open_opts(&open_options));
   if (!skeleton) {
     return load_error(errno);
   }
@@ -94,6 +108,7 @@ Result<Skeleton> try_load(const LoadOptions& options, const Features& features) 
   knobs.use_task_storage = features.task_storage;
   knobs.use_cpu_share = features.cpu_share;
   knobs.register_all = options.register_all;
+  knobs.times_mmap = options.time_mmap;
   knobs.event_mode = static_cast<uint32_t>(options.events);
   knobs.slow_ns = options.slow_ns;
   knobs.mmap_nr = SYS_mmap;
@@ -101,6 +116,7 @@ Result<Skeleton> try_load(const LoadOptions& options, const Features& features) 
   knobs.madvise_nr = SYS_madvise;
   knobs.mremap_nr = SYS_mremap;
   knobs.process_madvise_nr = SYS_process_madvise;
+  std::fill(std::begin(knobs.hist_bounds), std::end(knobs.hist_bounds), ~uint64_t{0} >> 1);
   for (unsigned i = 0; i < JT_HIST_FINITE; ++i) {
     knobs.hist_bounds[i] = ledger::Histogram::upper_bound_ns(i);
   }
@@ -111,7 +127,12 @@ Result<Skeleton> try_load(const LoadOptions& options, const Features& features) 
   knobs.last_chunk_set = chunks / JT_CHUNK_WAYS - 1;
   bpf_program__set_autoload(skeleton->progs.page_fault, options.chunks > 0);
   bpf_program__set_autoload(skeleton->progs.follow_call, options.chunks > 0);
+  for (bpf_program* program : context_programs(*skeleton)) {
+    bpf_program__set_autoload(program, options.context);
+  }
   auto& maps = skeleton->maps;
+  bpf_map__set_autocreate(maps.waiting_threads, options.context);
+  bpf_map__set_autocreate(maps.waits_by_target, options.context);
   bpf_map__set_autocreate(features.task_storage ? maps.threads_by_tid : maps.threads, false);
   bpf_map__set_max_entries(maps.targets, options.max_targets);
   bpf_map__set_max_entries(maps.counters, options.max_targets);
@@ -172,18 +193,54 @@ int next_key(int fd, const void* key, void* next) {
   return bpf_map_get_next_key(fd, key, next);
 }
 
-template <typename Key, typename Value>
-std::vector<std::pair<Key, Value>> read_all_elements(int fd) {
-  std::vector<std::pair<Key, Value>> out;
+/// One by one, where many at a time are not to be had.
+template <typename Key, typename Value, typename Visit>
+void each_by_key(int fd, Visit visit) {
   Key key{};
   Key next{};
   Value value{};
   for (int more = next_key(fd, nullptr, &next); more == 0; more = next_key(fd, &key, &next)) {
     key = next;
     if (lookup(fd, &key, &value) == 0) {
-      out.emplace_back(key, value);
+      visit(key, value);
     }
   }
+}
+
+/// All elements of a hash, some at a time: the kernel goes from bucket to bucket, so that none that stays in
+/// the map is left out or comes twice. A batch has to hold the fullest bucket.
+template <typename Key, typename Value, typename Visit>
+void each_element(int fd, Visit visit) {
+  constexpr uint32_t at_a_time = 64;
+  std::vector<Key> keys(at_a_time);
+  std::vector<Value> values(at_a_time);
+  uint32_t position = 0;  // of the next bucket
+  bool first = true;
+  for (bool more = true; more; first = false) {
+    uint32_t count = at_a_time;
+    int status = 0;
+    {
+      const Undisturbed here;
+      status = bpf_map_lookup_batch(fd, first ? nullptr : &position, &position, keys.data(), values.data(),
+                                    &count, nullptr);
+    }
+    more = status == 0;
+    if (!more && errno != ENOENT) {  // that is the end
+      if (first) {
+        each_by_key<Key, Value>(fd, visit);
+      }
+      return;
+    }
+    for (uint32_t i = 0; i < count; ++i) {
+      visit(keys[i], values[i]);
+    }
+  }
+}
+
+template <typename Key, typename Value>
+std::vector<std::pair<Key, Value>> read_all_elements(int fd) {
+  std::vector<std::pair<Key, Value>> out;
+  each_element<Key, Value>(fd, [&](const Key& key, const Value& value) { out.emplace_back(key, value); });
   return out;
 }
 
@@ -336,6 +393,11 @@ Result<std::unique_ptr<BpfObject>> BpfObject::load(const LoadOptions& options) {
       break;
     }
   }
+  if (!skeleton && options.context && skeleton.error().code != Errc::denied) {
+    LoadOptions less = options;  // rather without that than not at all: what was waited for is unknown then
+    less.context = false;
+    return load(less);
+  }
   if (!skeleton) {
     return tl::unexpected(std::move(skeleton).error());
   }
@@ -357,15 +419,14 @@ Status BpfObject::attach_lifecycle() {
   TRY(impl_->attach_raw(programs.on_fork, "sched_process_fork"));
   TRY(impl_->attach_raw(programs.on_exec, "sched_process_exec"));
   TRY(impl_->attach_raw(programs.on_exit, "sched_process_exit"));
-  return attach_call("mmap");
+  TRY(attach_exit("mmap"));
+  return impl_->skeleton->rodata->times_mmap ? attach_enter("mmap") : Status();
 }
 
 // Each tracepoint costs ~30 ms to leave, as the kernel waits for a grace period: only those that can matter
-// are taken. Exits first: an enter without its exit would be a call that never ends. Copies behind the first:
-// they do what is left to do.
-Status BpfObject::attach_call(const char* syscall) {
+// are taken. Copies behind the first: they do what is left to do.
+Status BpfObject::attach_exit(const char* syscall) {
   auto& programs = impl_->skeleton->progs;
-  const std::string enter = std::string("sys_enter_") + syscall;
   const std::string exit = std::string("sys_exit_") + syscall;
   TRY(impl_->attach_tracepoint(programs.exit_call, exit.c_str()));
   if (features_.preemptible) {
@@ -375,12 +436,24 @@ Status BpfObject::attach_call(const char* syscall) {
   if (features_.page_faults) {
     TRY(impl_->attach_tracepoint(programs.follow_call, exit.c_str()));
   }
+  return {};
+}
+
+Status BpfObject::attach_enter(const char* syscall) {
+  auto& programs = impl_->skeleton->progs;
+  const std::string enter = std::string("sys_enter_") + syscall;
   TRY(impl_->attach_tracepoint(programs.enter_call, enter.c_str()));
   if (features_.preemptible) {
     TRY(impl_->attach_tracepoint(programs.enter_second, enter.c_str()));
     TRY(impl_->attach_tracepoint(programs.enter_third, enter.c_str()));
   }
   return {};
+}
+
+// Exits first: an enter without its exit would be a call that never ends.
+Status BpfObject::attach_call(const char* syscall) {
+  TRY(attach_exit(syscall));
+  return attach_enter(syscall);
 }
 
 Status BpfObject::attach_syscalls() {
@@ -410,9 +483,41 @@ Status BpfObject::attach_page_faults() {
   return {};
 }
 
+BpfObject::Context BpfObject::attach_context() {
+  auto& programs = impl_->skeleton->progs;
+  if (!bpf_program__autoload(programs.lock_begins)) {
+    return {};
+  }
+  const auto both = [this](bpf_program* end, const char* end_name, bpf_program* begin,
+                           const char* begin_name) {
+    return impl_->attach_raw(end, end_name) && impl_->attach_raw(begin, begin_name);
+  };
+  Context on;
+  on.lock =
+      both(programs.lock_ends, "mmap_lock_acquire_returned", programs.lock_begins, "mmap_lock_start_locking");
+  on.flushes = impl_->attach_raw(programs.tlb_flushed, "tlb_flush").has_value();
+  on.reclaim = both(programs.reclaim_ends, "mm_vmscan_direct_reclaim_end", programs.reclaim_begins,
+                    "mm_vmscan_direct_reclaim_begin");
+  // For a cgroup's limit there are tracepoints of their own.
+  (void)both(programs.reclaim_ends, "mm_vmscan_memcg_reclaim_end", programs.reclaim_begins,
+             "mm_vmscan_memcg_reclaim_begin");
+  on.oom = impl_->attach_raw(programs.oom_victim, "mark_victim").has_value();
+  return on;
+}
+
 Result<Uprobes> BpfObject::attach_probes(int file, const std::vector<uint64_t>& offsets) {
   return Uprobes::attach(bpf_program__fd(impl_->skeleton->progs.decay_probe), file, offsets,
                          features_.uprobe_multi);
+}
+
+void BpfObject::stop_counting() {
+  impl_->skeleton->bss->stopped = 1;
+}
+
+void BpfObject::wait_for_running() {
+  // What it asks of all CPUs is what the kernel calls a grace period, in which no program runs from before to
+  // after. Where a kernel has none of it, what is in flight has ended long before the maps are read.
+  ::syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0);
 }
 
 void BpfObject::detach() {
@@ -503,6 +608,24 @@ std::optional<jt_hist> BpfObject::histogram(const jt_target_id& id, uint8_t tran
     return std::nullopt;
   }
   return hist;
+}
+
+std::optional<jt_waits> BpfObject::waits(const jt_target_id& id) const {
+  jt_waits waits{};
+  const int map = bpf_map__fd(impl_->skeleton->maps.waits_by_target);
+  if (map < 0 || lookup(map, &id, &waits) != 0) {
+    return std::nullopt;
+  }
+  return waits;
+}
+
+void BpfObject::each_counters(
+    const std::function<void(const jt_target_id&, const jt_counters&)>& visit) const {
+  each_element<jt_target_id, jt_counters>(bpf_map__fd(impl_->skeleton->maps.counters), visit);
+}
+
+void BpfObject::each_histogram(const std::function<void(const jt_hist_key&, const jt_hist&)>& visit) const {
+  each_element<jt_hist_key, jt_hist>(bpf_map__fd(impl_->skeleton->maps.hists), visit);
 }
 
 std::vector<std::pair<jt_payer_key, jt_payer_work>> BpfObject::payers() const {
@@ -602,6 +725,9 @@ void BpfObject::forget(const jt_target_id& id) {
       id, [](uint32_t, jt_chunk_set& set, uint32_t way) { set.key[way] = set.born_ns[way] = 0; });
   auto& maps = impl_->skeleton->maps;
   remove(bpf_map__fd(maps.counters), &id);
+  if (const int map = bpf_map__fd(maps.waits_by_target); map >= 0) {
+    remove(map, &id);
+  }
   for (uint8_t transition = 0; transition < JT_TRANSITIONS; ++transition) {
     for (uint8_t payer = 0; payer < JT_PAYERS; ++payer) {
       const jt_hist_key key{.id = id, .transition = transition, .payer = payer, .pad = {}};

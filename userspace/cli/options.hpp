@@ -7,12 +7,28 @@
 
 #include "cli/advise_options.hpp"
 #include "cli/call_options.hpp"
+#include "cli/diagnose_options.hpp"
+#include "cli/merge_options.hpp"
+#include "cli/serve_options.hpp"
 #include "discover/selection.hpp"
 #include "util/result.hpp"
 
 namespace jemtrace::cli {
 
-enum class Verb { trace, list, image, stats, prof, check, advise, sweep, json_schema };
+enum class Verb {
+  trace,
+  list,
+  image,
+  stats,
+  prof,
+  diagnose,
+  advise,
+  sweep,
+  serve,
+  merge,
+  check,
+  json_schema
+};
 enum class Format { text, json };
 
 /// The command line, checked.
@@ -33,6 +49,9 @@ struct Options {
   bool arenas = false;  // of stats
   CallOptions call;     // of stats
   ProfOptions prof;
+  DiagnoseOptions diagnose;
+  MergeOptions merge;
+  ServeOptions serve;
   AdviseOptions advise;  // and of sweep
 };
 

@@ -44,6 +44,12 @@ Result<int> dispatch(const Options& options) {
       return stats(options);
     case Verb::prof:
       return prof(options);
+    case Verb::diagnose:
+      return diagnose(options);
+    case Verb::merge:
+      return merge(options);
+    case Verb::serve:
+      return serve_metrics(options);
     case Verb::check:
       return check(options);
     case Verb::advise:

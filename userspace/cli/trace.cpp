@@ -80,6 +80,7 @@ class Trace {
   size_t targets_seen_ = 0;
   size_t idle_targets_ = 0;
   bool incomplete_ = false;
+  bool times_mmap_ = false;
 };
 
 void Trace::close_sweep(OpenSweep& sweep) {
@@ -173,6 +174,10 @@ void Trace::print_summary(const Target& target) {
     summary.caveats.emplace_back("a descendant of the command");
   }
   summary.decommit = overcommit_is_never();
+  if (summary.decommit && !times_mmap_) {
+    summary.caveats.emplace_back(
+        "vm.overcommit_memory became 2 while tracing: purges by mmap are counted, not timed");
+  }
   incomplete_ |= !summary.exact;
   if (only_busy_ && !gave_back(summary.totals)) {
     ++idle_targets_;
@@ -182,8 +187,11 @@ void Trace::print_summary(const Target& target) {
 }
 
 Status Trace::start() {
-  collect::TracerOptions tracing{
-      .selection = options_.selection, .every_event = options_.events, .refaults = options_.refaults};
+  collect::TracerOptions tracing{.selection = options_.selection,
+                                 .every_event = options_.events,
+                                 .refaults = options_.refaults,
+                                 .time_mmap = options_.events || overcommit_is_never()};
+  times_mmap_ = tracing.time_mmap;
   if (!options_.command.empty()) {
     ASSIGN_OR_RETURN(launch_, Launch::prepare(options_.command));
     tracing.launch = launch_->pid();
@@ -306,10 +314,15 @@ Result<int> Trace::run() {
     print_summary(*target);
   }
   TRY(results_.finish());
+  tracer_->wait_until_detached();
   if (options_.verbose) {
-    fmt::print(stderr, "detach: {:.1f} ms\n", tracer_->timings().detach_ns / 1e6);
+    fmt::print(stderr, "stop: {:.1f} ms\ndetach: {:.1f} ms\n", tracer_->timings().stop_ns / 1e6,
+               tracer_->timings().detach_ns / 1e6);
   }
   if (targets_seen_ == 0) {
+    for (const std::string& why : tracer_->refused()) {  // no summary that could name them
+      fmt::print(stderr, "jemtrace: {}\n", why);
+    }
     fmt::print(stderr,
                "jemtrace: nothing selected uses jemalloc\nhint: jemtrace list shows the processes that do\n");
   }

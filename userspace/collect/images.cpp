@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <thread>
 
 #include "util/text.hpp"
@@ -58,7 +59,12 @@ bool is_program_text(const discover::Mapping& mapping) {
 }
 
 Result<Fd> open_mapped(const ProcRoot& proc, pid_t pid, const discover::Mapping& mapping) {
-  return open_file(discover::map_file_path(proc, pid, mapping), O_RDONLY | O_NONBLOCK);
+  auto file = open_file(discover::map_file_path(proc, pid, mapping), O_RDONLY | O_NONBLOCK);
+  if (!file && (file.error().sys == EPERM || file.error().sys == EACCES)) {
+    // EPERM since 5.9 (12886f8ab10c), which knows CAP_CHECKPOINT_RESTORE.
+    file.error().hint = "run as root, or give the program CAP_CHECKPOINT_RESTORE and CAP_SYS_PTRACE";
+  }
+  return file;
 }
 
 std::string file_path(const discover::Mapping& mapping) {
@@ -135,6 +141,9 @@ Status Images::announce(const jt_file& name, const TracedImage* image, uint64_t 
 /// A file that cannot be read or parsed is no reason to lose the others: it counts as holding no jemalloc.
 locate::Located Images::look_inside(int file, bool regular, const std::string& path) {
   constexpr size_t max_refused = 100;
+  if (auto known = regular && !rebuild_ ? locator_.recall(file, path) : std::nullopt) {
+    return std::move(*known);
+  }
   const auto may_hold = regular ? locate::may_hold_jemalloc(file) : Result<bool>(false);
   if (!may_hold || !*may_hold) {
     return {};
@@ -168,6 +177,13 @@ Result<const TracedImage*> Images::look_at(Fd file, const jt_file& name, const s
   }
   if (bpf_ != nullptr) {
     TRY(announce(name, image, file_size));
+  }
+  // Programs are updated, containers come and go: over months there are many files without a jemalloc. Looked
+  // at again, they are found not to have one again.
+  constexpr size_t most_files = 65536;
+  if (by_name_.size() >= most_files) {
+    std::erase_if(by_name_, [](const auto& known) { return known.second == nullptr; });
+    std::erase_if(by_file_, [](const auto& known) { return known.second == nullptr; });
   }
   by_name_[{name.dev, name.ino}] = image;
   return image;

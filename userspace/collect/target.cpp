@@ -6,6 +6,7 @@
 #include <iterator>
 #include <memory>
 
+#include "discover/container.hpp"
 #include "read/conf.hpp"
 #include "read/structures.hpp"
 
@@ -182,6 +183,9 @@ ledger::TargetInfo describe(const ProcRoot& proc, const Target& target) {
   info.comm = target.process.comm;
   info.exe = target.process.exe;
   info.cgroup = target.process.cgroup;
+  if (auto container = discover::container_of(info.cgroup)) {
+    info.container = {std::move(container->runtime), std::move(container->id), std::move(container->pod_uid)};
+  }
   for (const TracedImage* image : target.images) {
     info.images.push_back(describe(*image));
   }

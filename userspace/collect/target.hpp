@@ -40,6 +40,7 @@ struct Target {
 
   ledger::Totals final_totals;
   ledger::Waiting final_waiting;
+  jt_waits final_waits{};
   std::vector<ledger::ThreadWork> final_payers;
   std::vector<ledger::CallSiteTotals> final_callsites;
   std::vector<std::string> caveats;

@@ -140,7 +140,7 @@ std::string joined(const std::map<std::string, std::string>& options) {
   for (const auto& [name, value] : options) {
     out += fmt::format("{}{}:{}", out.empty() ? "" : ",", name, value);
   }
-  return escape(out.substr(0, 200));
+  return out.substr(0, 200);
 }
 
 /// What is wrong with a request of the right name, in words; empty: nothing that shows.
@@ -149,7 +149,7 @@ std::string refused(const Inputs& in, const Request& request) {
   const auto add = [&out](const std::string& words) { out += (out.empty() ? "" : "; ") + words; };
   for (const auto& [name, value] : request.options) {
     if (!known_options().contains(name)) {
-      add(fmt::format("{} is no option of jemalloc's", escape(name.substr(0, 60))));
+      add(fmt::format("{} is no option of jemalloc's", name.substr(0, 60)));
       continue;
     }
     const auto effective = in.boot_options.find(name);
@@ -194,9 +194,9 @@ Verdict conf_not_applied(const Inputs& in) {
   if (wrong == nullptr) {
     return no();
   }
-  Draft draft(in, ledger::Severity::warning,
-              fmt::format("{} is set, but this jemalloc reads {}", escape(wrong->variable.substr(0, 60)),
-                          in.conf_variable));
+  Draft draft(
+      in, ledger::Severity::warning,
+      fmt::format("{} is set, but this jemalloc reads {}", wrong->variable.substr(0, 60), in.conf_variable));
   draft.count("options_requested", wrong->options.size())
       .remedy(fmt::format("{}=\"{}\".", in.conf_variable, joined(wrong->options)));
   if (!in.conf_is_effective) {
@@ -265,16 +265,17 @@ Verdict oom_context(const Inputs& in) {
   if (in.ooms.empty()) {
     return no();
   }
-  const Oom& oom = in.ooms.front();
+  const ledger::OomKill& oom = in.ooms.front();
+  const bool was_target = oom.pid == in.pid;
   const Moment& known = in.end.rss ? in.end : in.start;
   const uint64_t held = known.dirty.value_or(0) + known.muzzy.value_or(0);
-  Draft draft(in, oom.was_target ? ledger::Severity::critical : ledger::Severity::warning,
-              oom.was_target ? std::string("the kernel killed this process for want of memory")
-                             : fmt::format("the kernel killed {} (pid {}) for want of memory",
-                                           escape(oom.comm), oom.pid));
-  draft.bytes("victim_anon_rss", oom.anon_rss)
-      .bytes("victim_file_rss", oom.file_rss)
-      .ns("ago", oom.age_ns)
+  Draft draft(in, was_target ? ledger::Severity::critical : ledger::Severity::info,
+              was_target
+                  ? std::string("the kernel killed this process for want of memory")
+                  : fmt::format("the kernel killed {} (pid {}) for want of memory", oom.comm, oom.pid));
+  draft.bytes("victim_anon_rss", oom.anon_rss_bytes)
+      .bytes("victim_file_rss", oom.file_rss_bytes)
+      .ns("ago", in.now_ns > oom.at_ns ? Maybe<uint64_t>(in.now_ns - oom.at_ns) : std::nullopt)
       .bytes("last_known_rss", known.rss)
       .bytes("last_known_dirty", known.dirty)
       .bytes("last_known_lazyfree", known.lazyfree);

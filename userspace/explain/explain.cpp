@@ -55,6 +55,7 @@ constexpr Beats beats[] = {
     {"LOCK_BOUND_PURGE", "WORK_BOUND_PURGE"},
     {"LOCK_BOUND_PURGE", "APP_THREADS_PAY"},  // they pay for the lock
     {"SHOOTDOWN_BOUND", "WORK_BOUND_PURGE"},
+    {"PURGE_THRASH", "WORK_BOUND_PURGE"},
     {"EAGER_OVERSIZE", "WORK_BOUND_PURGE"},
     {"APP_THREADS_PAY", "WORK_BOUND_PURGE"},
 };
@@ -92,6 +93,11 @@ void resolve(std::vector<Finding>& findings) {
     }
   }
   keep_the_larger_waste(findings);
+  // Of a process that is no more, what it held is said there.
+  if (const Finding* kill = find(findings, "OOM_CONTEXT");
+      kill != nullptr && kill->severity == ledger::Severity::critical) {
+    std::erase_if(findings, [](const Finding& one) { return one.id == "STUCK_DIRTY"; });
+  }
 }
 
 int priority_of(const Finding& finding) {

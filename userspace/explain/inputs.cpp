@@ -1,5 +1,6 @@
 #include "explain/inputs.hpp"
 
+#include <algorithm>
 #include <cstdlib>
 
 #include "ledger/histogram.hpp"
@@ -50,6 +51,13 @@ PurgeWork purge_work(const ledger::Totals& totals) {
   work.oversize_bytes = oversize.bytes;
   work.oversize_ns = oversize.total_ns;
   return work;
+}
+
+Maybe<uint64_t> lazily_taken(const Inputs& in) {
+  if (!in.start.muzzy_gone || !in.end.muzzy_gone) {
+    return std::nullopt;
+  }
+  return *in.end.muzzy_gone - std::min(*in.start.muzzy_gone, *in.end.muzzy_gone);
 }
 
 Maybe<uint64_t> grown(const Maybe<uint64_t>& start, const Maybe<uint64_t>& end) {

@@ -41,7 +41,8 @@ struct Moment {
   Maybe<uint64_t> allocated, active, dirty, muzzy, retained;
   // What of RSS is none of jemalloc's, or was given back and is there again: ledger::Account.
   Maybe<uint64_t> other_heap, retained_resident;
-  Maybe<uint64_t> uncertain;  // of `other_heap`: may be jemalloc's
+  Maybe<uint64_t> muzzy_gone;  // of `muzzy`: not resident, so the kernel took it, or nobody ever touched it
+  Maybe<uint64_t> uncertain;   // of `other_heap`: may be jemalloc's
 };
 
 /// What an arena holds, at the end of the window.
@@ -51,15 +52,6 @@ struct Arena {
   Maybe<int64_t> dirty_decay_ms;
   /// Since it last looked at its decay clock. nullopt: unknown.
   Maybe<uint64_t> idle_ns;
-};
-
-/// Of the mmap lock, other CPUs and reclaim: what purge calls and the process waited for, within the window.
-struct Waits {
-  Maybe<uint64_t> lock_ns;         // for mmap_lock, inside purge calls
-  Maybe<uint64_t> lock_waits;      // how often
-  Maybe<uint64_t> remote_flushes;  // TLB flushes on other CPUs, inside purge calls
-  Maybe<uint64_t> reclaim_ns;      // direct reclaim, on threads of this process
-  Maybe<uint64_t> reclaim_stalls;  // how often
 };
 
 /// A variable of the environment that looks like jemalloc's, and what it asks for.
@@ -72,16 +64,6 @@ struct Request {
 struct Child {
   pid_t pid = 0;
   Maybe<uint64_t> rss;
-};
-
-/// What the kernel said when it killed for want of memory.
-struct Oom {
-  pid_t pid = 0;
-  std::string comm;                    // untrusted
-  Maybe<uint64_t> anon_rss, file_rss;  // bytes, of the victim
-  bool was_target = false;             // the victim is the process of these inputs
-  Maybe<uint64_t> age_ns;              // before the end of the window
-  std::string source;                  // "oom:mark_victim", "the kernel's log"
 };
 
 struct Inputs {
@@ -106,13 +88,13 @@ struct Inputs {
   Maybe<ledger::Totals> work;        // what was purged in the window; nullopt: nothing was traced
   Maybe<ledger::Refaults> refaults;  // of it, what came back
   bool sources_known = true;         // dirty and muzzy purges can be told apart
-  Waits waits;
-  Maybe<uint64_t> collapsed_huge_pages;  // that khugepaged made in this process within the window
-  Maybe<double> baseline_ns_per_page;    // what MADV_DONTNEED of 4 KiB pages costs on this host
+  ledger::Waits waits;
+  Maybe<ledger::Collapses> collapses;  // huge pages made in this process within the window
+  Maybe<double> baseline_ns_per_page;  // what MADV_DONTNEED of 4 KiB pages costs on this host
 
   Maybe<std::vector<Child>> children;  // forked, alive at the end
-  std::vector<Oom> ooms;               // newest first
-  std::vector<std::string> unread;     // why parts of this are unknown, one clause each
+  std::vector<ledger::OomKill> ooms;   // newest first
+  uint64_t now_ns = 0;                 // CLOCK_MONOTONIC, of the end of the window
 
   [[nodiscard]] std::string option(const std::string& name) const;  // "" when unknown
   [[nodiscard]] double window_s() const { return static_cast<double>(window_ns) / 1e9; }
@@ -125,6 +107,9 @@ struct PurgeWork {
   uint64_t oversize_bytes = 0, oversize_ns = 0, oversize_calls = 0;
 };
 PurgeWork purge_work(const ledger::Totals& totals);
+
+/// What the kernel took within the window of what this process had freed lazily.
+Maybe<uint64_t> lazily_taken(const Inputs& in);
 
 /// `end - start` where both are known and it does not fall.
 Maybe<uint64_t> grown(const Maybe<uint64_t>& start, const Maybe<uint64_t>& end);

@@ -158,8 +158,8 @@ Verdict lazyfree_cancelled(const Inputs& in) {
     return no();
   }
   Maybe<uint64_t> huge = grown(in.start.anon_huge, in.end.anon_huge);
-  if (in.collapsed_huge_pages) {
-    huge = std::max(huge.value_or(0), *in.collapsed_huge_pages * 2 * mib);
+  if (in.collapses) {
+    huge = std::max(huge.value_or(0), in.collapses->huge_pages * 2 * mib);
   }
   if (!huge) {
     return in.start.anon_huge && in.end.anon_huge ? no() : cannot("huge pages of the process are not known");
@@ -179,8 +179,8 @@ Verdict lazyfree_cancelled(const Inputs& in) {
       .bytes("lazyfreed", took.bytes)
       .bytes("rss_start", in.start.rss)
       .bytes("rss_end", in.end.rss)
-      .count("collapsed_huge_pages", in.collapsed_huge_pages);
-  if (!in.collapsed_huge_pages) {
+      .count("collapsed_huge_pages", in.collapses ? Maybe<uint64_t>(in.collapses->huge_pages) : std::nullopt);
+  if (!in.collapses) {
     draft.unmeasured("which process khugepaged worked on", 0.1);
   }
   draft.remedy(

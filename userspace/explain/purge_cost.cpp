@@ -50,8 +50,12 @@ Verdict eager_oversize(const Inputs& in) {
       .remedy(
           "Freed extents that grow together to oversize_threshold (8 MiB) are purged at once, on the thread "
           "that frees, whatever the decay time is.")
-      .remedy(fmt::format("{}, or as much as the largest buffers that are used again and again.",
-                          set_conf(in, "oversize_threshold:0", oversize_since)));
+      .remedy(in.option("oversize_threshold") == "0" && in.version < oversize_obeys_since
+                  ? std::string(
+                        "oversize_threshold is 0 already, which up to 5.3.0 does not reach arena 0, that of "
+                        "the first thread: upgrade to 5.3.1.")
+                  : fmt::format("{}, or as much as the largest buffers that are used again and again.",
+                                set_conf(in, "oversize_threshold:0", oversize_since)));
   if (!background && (!in.version.known() || in.version >= oversize_obeys_since)) {
     draft.remedy(
         fmt::format("Or leave it to background threads: {}.", set_conf(in, "background_thread:true")));
@@ -119,7 +123,7 @@ Verdict lock_bound_purge(const Inputs& in) {
               fmt::format("{:.0f} % of the purge time is waiting for the process's mmap lock", share * 100));
   draft.share("lock_wait_of_purge_time", share, lock_share)
       .ns("lock_wait", in.waits.lock_ns)
-      .count("lock_waits", in.waits.lock_waits)
+      .count("locks_taken", in.waits.locks)
       .ns("purge_time", work.ns)
       .count("purge_calls", work.calls)
       .remedy(

@@ -35,11 +35,11 @@ Verdict khugepaged_refill(const Inputs& in) {
       static_cast<double>(*in.end.anon_huge) >= refilled_huge_share * static_cast<double>(refilled) &&
       in.end.locked.value_or(0) < refilled / 2;
   const uint64_t grew = grown(in.start.rss, in.end.rss).value_or(0);
-  const uint64_t collapsed = in.collapsed_huge_pages.value_or(0) * huge_bytes;
+  const uint64_t filled = in.collapses ? in.collapses->filled_bytes : 0;
   const bool grows =
-      grew >= limit && static_cast<double>(collapsed) >= refill_growth_share * static_cast<double>(grew);
+      grew >= limit && static_cast<double>(filled) >= refill_growth_share * static_cast<double>(grew);
   if (!resident_again && !grows) {
-    return in.end.retained_resident || in.collapsed_huge_pages
+    return in.end.retained_resident || in.collapses
                ? no()
                : cannot("what is resident of the retained memory is not known");
   }
@@ -49,9 +49,9 @@ Verdict khugepaged_refill(const Inputs& in) {
   draft.bytes("retained_resident", in.end.retained_resident, limit)
       .bytes("anon_huge", in.end.anon_huge)
       .bytes("rss_growth", grew)
-      .count("collapsed_huge_pages", in.collapsed_huge_pages)
+      .bytes("filled_by_collapse", in.collapses ? Maybe<uint64_t>(filled) : std::nullopt)
       .count("collapsed_on_host", grown(in.start.host.thp_collapse_alloc, in.end.host.thp_collapse_alloc));
-  if (!in.collapsed_huge_pages) {
+  if (!in.collapses) {
     draft.unmeasured("which process khugepaged worked on", 0.1);
   }
   draft.remedy(

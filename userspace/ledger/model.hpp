@@ -50,10 +50,18 @@ struct Setting {
   std::string value, source;
 };
 
+/// As the path of a cgroup tells.
+struct ContainerInfo {
+  std::string runtime;  // "docker", "containerd", "cri-o", "podman"; empty: unknown
+  std::string id;       // 12 hexadecimal digits
+  std::string pod_uid;  // empty: in no pod
+};
+
 struct TargetInfo {
   pid_t pid = 0;
   uint64_t start_time_ns = 0;     // since boot
   std::string comm, exe, cgroup;  // untrusted
+  Maybe<ContainerInfo> container;
   std::vector<ImageInfo> images;
   std::map<std::string, Setting> conf;  // by jemalloc's option names; absent: unknown
   bool conf_is_effective = false;       // as the process has them, not only as they were asked for

@@ -29,10 +29,14 @@ static void fields(auto& archive, wire::Is<Beside> auto& it) {
 
 namespace {
 
-// An entry: this, a digest of the rest, the rest.
-constexpr std::string_view magic = "jtimage1";
-constexpr size_t head_size = magic.size() + sizeof(Digest::Value);
+// A file: one of these, a digest of the rest, the rest.
+constexpr std::string_view entry_magic = "jtimage1";
+constexpr std::string_view known_magic = "jtknown1";
+static_assert(entry_magic.size() == known_magic.size());
+constexpr size_t head_size = entry_magic.size() + sizeof(Digest::Value);
 constexpr size_t max_entry = max_encoded_image + (size_t{1} << 20);
+constexpr size_t max_known = head_size + 2 * sizeof(Digest::Value);
+constexpr std::string_view known_file = "file-";  // and the key of its state
 constexpr std::string_view unfinished = ".new-";
 constexpr time_t unfinished_after = 3600;  // seconds: whoever wrote it has died
 
@@ -93,6 +97,38 @@ int64_t nanoseconds(const timespec& time) {
   return time.tv_sec * int64_t{1'000'000'000} + time.tv_nsec;
 }
 
+struct File {
+  int64_t written_ns;
+  uint64_t size;
+  std::string name;
+};
+
+void keep_newest(int folder, std::vector<File> files, const Cache::Bounds& bounds) {
+  std::sort(files.begin(), files.end(),
+            [](const File& a, const File& b) { return a.written_ns < b.written_ns; });
+  size_t left = files.size();
+  uint64_t total = 0;
+  for (const File& file : files) {
+    total += file.size;
+  }
+  for (const File& oldest : files) {
+    if (left <= bounds.entries && total <= bounds.bytes) {
+      break;
+    }
+    ::unlinkat(folder, oldest.name.c_str(), 0);
+    total -= oldest.size;
+    --left;
+  }
+}
+
+/// What decides what is found, besides the file's content, as one digest: its length is fixed, so no content
+/// can pass for it.
+Result<Digest::Value> circumstances(uint64_t size, const std::string& path, const Options& options) {
+  const std::string folder = path.substr(0, path.rfind('/') + 1);
+  return digest_of(fmt::format("{} {} {}:{} {}:{}", size, JEMTRACE_LOCATOR, folder.size(), folder,
+                               options.debug_root.size(), options.debug_root));
+}
+
 }  // namespace
 
 Beside Beside::of(const std::string& path) {
@@ -147,21 +183,28 @@ Result<Cache> Cache::open(const std::string& folder, const Bounds& bounds) {
   return Cache(folder, std::move(fd), bounds);
 }
 
-std::optional<Entry> Cache::find(const std::string& name) const {
-  const Fd file(::openat(fd_.get(), name.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
+std::optional<std::string> Cache::read(const std::string& file, std::string_view magic, size_t limit) const {
+  const Fd fd(::openat(fd_.get(), file.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
   struct stat st {};
-  if (!file || ::fstat(file.get(), &st) != 0 || !S_ISREG(st.st_mode) || st.st_uid != ::geteuid()) {
+  if (!fd || ::fstat(fd.get(), &st) != 0 || !S_ISREG(st.st_mode) || st.st_uid != ::geteuid()) {
     return std::nullopt;
   }
-  const auto bytes = read_all(file.get(), name, max_entry);
+  auto bytes = read_all(fd.get(), file, limit);
   if (!bytes || bytes->size() < head_size || !bytes->starts_with(magic)) {
     return std::nullopt;
   }
-  const std::string_view body = std::string_view(*bytes).substr(head_size);
+  std::string body = bytes->substr(head_size);
   const auto digest = digest_of(body);
+  if (!digest || bytes_of(*digest) != std::string_view(*bytes).substr(magic.size(), digest->size())) {
+    return std::nullopt;
+  }
+  return body;
+}
+
+std::optional<Entry> Cache::find(const std::string& name) const {
+  const auto body = read(name, entry_magic, max_entry);
   Stored stored;
-  if (!digest || bytes_of(*digest) != std::string_view(*bytes).substr(magic.size(), digest->size()) ||
-      !wire::decode(body, stored)) {
+  if (!body || !wire::decode(*body, stored)) {
     return std::nullopt;
   }
   auto outcome = decode(stored.outcome);
@@ -171,6 +214,11 @@ std::optional<Entry> Cache::find(const std::string& name) const {
     return std::nullopt;
   }
   return Entry{std::move(**outcome), std::move(stored.besides)};
+}
+
+std::optional<std::string> Cache::recall(const std::string& key) const {
+  auto name = read(std::string(known_file) + key, known_magic, max_known);
+  return name && is_entry_name(*name) ? std::move(name) : std::nullopt;
 }
 
 Result<Fd> Cache::create(const std::string& name) const {
@@ -186,20 +234,16 @@ Result<Fd> Cache::create(const std::string& name) const {
   return file;
 }
 
-Status Cache::store(const std::string& name, const Entry& entry) const {
-  const std::string body = wire::encode(Stored{encode(Outcome(entry.image)), entry.besides});
+Status Cache::write(const std::string& file, std::string_view magic, std::string_view body) const {
   ASSIGN_OR_RETURN(const Digest::Value digest, digest_of(body));
-  if (head_size + body.size() > max_entry) {
-    return fail(Errc::too_large, "too much is known of one file for the cache");
-  }
   const std::string temporary = fmt::format("{}{}", unfinished, ::getpid());
-  ASSIGN_OR_RETURN(const Fd file, create(temporary));
+  ASSIGN_OR_RETURN(const Fd fd, create(temporary));
   // Not synced: an entry that a crash left half written is seen by its digest.
-  auto status = write_all(file.get(), fmt::format("{}{}", magic, bytes_of(digest)), folder_);
+  auto status = write_all(fd.get(), fmt::format("{}{}", magic, bytes_of(digest)), folder_);
   if (status) {
-    status = write_all(file.get(), body, folder_);
+    status = write_all(fd.get(), body, folder_);
   }
-  if (status && ::renameat(fd_.get(), temporary.c_str(), fd_.get(), name.c_str()) != 0) {
+  if (status && ::renameat(fd_.get(), temporary.c_str(), fd_.get(), file.c_str()) != 0) {
     status = fail_errno("cannot write to the cache " + escape(folder_));
   }
   if (!status) {
@@ -208,6 +252,18 @@ Status Cache::store(const std::string& name, const Entry& entry) const {
   }
   prune();
   return {};
+}
+
+Status Cache::store(const std::string& name, const Entry& entry) const {
+  const std::string body = wire::encode(Stored{encode(Outcome(entry.image)), entry.besides});
+  if (head_size + body.size() > max_entry) {
+    return fail(Errc::too_large, "too much is known of one file for the cache");
+  }
+  return write(name, entry_magic, body);
+}
+
+Status Cache::remember(const std::string& key, const std::string& name) const {
+  return write(std::string(known_file) + key, known_magic, name);
 }
 
 Result<Fd> Cache::scratch() const {
@@ -226,13 +282,8 @@ void Cache::prune() const {
   if (!folder) {
     return;
   }
-  struct File {
-    int64_t written_ns;
-    uint64_t size;
-    std::string name;
-  };
-  std::vector<File> files;
-  uint64_t total = 0;
+  std::vector<File> entries;
+  std::vector<File> known;
   const time_t now = ::time(nullptr);
   while (const dirent* item = ::readdir(folder.get())) {
     const std::string name = item->d_name;
@@ -240,24 +291,25 @@ void Cache::prune() const {
     if (::fstatat(fd_.get(), item->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0) {
       continue;
     }
+    const File file{nanoseconds(st.st_mtim), static_cast<uint64_t>(st.st_size), name};
     if (name.starts_with(unfinished) && st.st_mtim.tv_sec + unfinished_after < now) {
       ::unlinkat(fd_.get(), item->d_name, 0);
     } else if (is_entry_name(name)) {
-      files.push_back({nanoseconds(st.st_mtim), static_cast<uint64_t>(st.st_size), name});
-      total += files.back().size;
+      entries.push_back(file);
+    } else if (name.starts_with(known_file)) {
+      known.push_back(file);
     }
   }
-  std::sort(files.begin(), files.end(),
-            [](const File& a, const File& b) { return a.written_ns < b.written_ns; });
-  size_t left = files.size();
-  for (const File& oldest : files) {
-    if (left <= bounds_.entries && total <= bounds_.bytes) {
-      break;
-    }
-    ::unlinkat(fd_.get(), oldest.name.c_str(), 0);
-    total -= oldest.size;
-    --left;
-  }
+  keep_newest(fd_.get(), std::move(entries), bounds_);
+  keep_newest(fd_.get(), std::move(known), bounds_);
+}
+
+Result<std::string> state_key(const FileState& state, const std::string& path, const Options& options) {
+  ASSIGN_OR_RETURN(Digest digest, Digest::start());
+  digest.add(state.text());
+  ASSIGN_OR_RETURN(const Digest::Value around, circumstances(state.size, path, options));
+  digest.add(bytes_of(around));
+  return hex(digest.value());
 }
 
 Result<std::string> cache_name(int fd, const std::string& path, const Options& options, uint64_t limit,
@@ -286,12 +338,8 @@ Result<std::string> cache_name(int fd, const std::string& path, const Options& o
       TRY(write_all(copy, bytes, "a copy of " + path));
     }
   }
-  // What else decides what is found, as one digest: its length is fixed, so no content can pass for it.
-  const std::string folder = path.substr(0, path.rfind('/') + 1);
-  ASSIGN_OR_RETURN(const Digest::Value circumstances,
-                   digest_of(fmt::format("{} {} {}:{} {}:{}", at, JEMTRACE_LOCATOR, folder.size(), folder,
-                                         options.debug_root.size(), options.debug_root)));
-  digest.add(bytes_of(circumstances));
+  ASSIGN_OR_RETURN(const Digest::Value around, circumstances(at, path, options));
+  digest.add(bytes_of(around));
   return hex(digest.value());
 }
 

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "locate/file_state.hpp"
 #include "locate/image.hpp"
 #include "locate/image_file.hpp"
 #include "util/fd.hpp"
@@ -35,13 +36,14 @@ struct Entry {
 /// was in (where debug files are looked for), and the build of the locator. No part of that can be forged. A
 /// build-id could: it is a field that any file may carry, so a container could have its own file read under
 /// the name of the host's libjemalloc. Inode, size and times could not easily, but whom they can be trusted
-/// from depends on the file system. Hashing costs ~1 ms for a libjemalloc, and ~0.1 s for 100 MB.
+/// from depends on the file system: where they can (see FileState), the cache also keeps which name a file
+/// had, and no byte of it is read again. Hashing costs ~1 ms for a libjemalloc, and ~0.1 s for 100 MB.
 ///
 /// Only its owner may write to the folder. Even so what is read from it is checked as if anybody might.
 class Cache {
  public:
   struct Bounds {
-    size_t entries = 256;
+    size_t entries = 256;  // and as many names of files
     uint64_t bytes = uint64_t{64} << 20;
   };
 
@@ -57,12 +59,20 @@ class Cache {
   [[nodiscard]] std::optional<Entry> find(const std::string& name) const;
   /// Then removes the oldest entries beyond the bounds.
   Status store(const std::string& name, const Entry& entry) const;
+
+  /// The name that a file in this state had when it was hashed; `key` is of state_key(). nullopt: not known.
+  [[nodiscard]] std::optional<std::string> recall(const std::string& key) const;
+  Status remember(const std::string& key, const std::string& name) const;
   /// An empty file without a name, on the same file system.
   [[nodiscard]] Result<Fd> scratch() const;
 
  private:
   Cache(std::string folder, Fd fd, const Bounds& bounds)
       : folder_(std::move(folder)), fd_(std::move(fd)), bounds_(bounds) {}
+  /// The content of a file of ours, checked against its digest; without magic and digest.
+  [[nodiscard]] std::optional<std::string> read(const std::string& file, std::string_view magic,
+                                                size_t limit) const;
+  [[nodiscard]] Status write(const std::string& file, std::string_view magic, std::string_view body) const;
   [[nodiscard]] Result<Fd> create(const std::string& name) const;
   void prune() const;
 
@@ -70,6 +80,9 @@ class Cache {
   Fd fd_;
   Bounds bounds_;
 };
+
+/// Under which a file in this state is recalled, and the circumstances that decide what is found in it.
+Result<std::string> state_key(const FileState& state, const std::string& path, const Options& options);
 
 /// Under which name the cache knows the content of `fd`. With `copy`, that content is also written there:
 /// what is read from the copy is what the name stands for, whatever becomes of the file meanwhile.

@@ -24,8 +24,13 @@ class Locator {
 
   /// `rebuild`: looks at it again even if the cache knows it.
   Result<Located> locate(int fd, const std::string& path, bool rebuild = false) const;
+  /// What is known of a file that has not changed since, without a look at its content. nullopt: nothing is.
+  [[nodiscard]] std::optional<Located> recall(int fd, const std::string& path) const;
 
  private:
+  /// `before`: the file's state when reading it began, at `began_ns`.
+  void remember(int fd, const std::string& path, const std::optional<FileState>& before, int64_t began_ns,
+                const std::string& name) const;
   [[nodiscard]] Result<Located> look(int fd, const std::string& path) const;
 
   Options options_;

@@ -8,10 +8,6 @@
 #include "util/text.hpp"
 
 namespace jemtrace::render {
-namespace {
-
-constexpr int schema_version = 1;
-
 Json latency(const ledger::Histogram& h) {
   const auto quantile = [&](double q) { return h.count() == 0 ? Json(nullptr) : Json(h.quantile_ns(q)); };
   return {{"count", h.count()},
@@ -23,11 +19,23 @@ Json latency(const ledger::Histogram& h) {
           {"max_ns", h.count() == 0 ? Json(nullptr) : Json(h.max_ns())}};
 }
 
+Json mergeable_latency(const ledger::Histogram& h) {
+  Json object = latency(h);
+  object["schema"] = JT_HIST_SCHEMA;
+  Json& buckets = object["buckets"] = Json::array();
+  for (int i = 0; i < JT_HIST_BUCKETS; ++i) {
+    if (h.raw().buckets[i] > 0) {
+      buckets.push_back({JT_HIST_MIN_EXP * 8 + i, h.raw().buckets[i]});
+    }
+  }
+  return object;
+}
+
 Json amounts(const ledger::Histogram& h) {
   return {{"extents_total", h.extents()},
           {"bytes_total", h.bytes()},
           {"calls_total", h.count()},
-          {"latency", latency(h)}};
+          {"latency", mergeable_latency(h)}};
 }
 
 Json transitions_total(const ledger::Transitions& transitions) {
@@ -41,6 +49,8 @@ Json transitions_total(const ledger::Transitions& transitions) {
   }
   return object;
 }
+
+namespace {
 
 /// Of a window, hence no `_total`.
 Json transitions_delta(const ledger::Transitions& transitions) {
@@ -423,6 +433,16 @@ class NdjsonOutput final : public Output {
   }
   void image(const ImageReport& report) override { put_now(image_line(report)); }
   void stats(const StatsReport& report) override { put_now(stats_line(report)); }
+  void diagnosis(const DiagnosisReport& report) override {
+    for (const ledger::Finding& finding : report.findings) {
+      put(finding_line(finding));
+    }
+    if (report.memory) {
+      put(stats_line(*report.memory));
+    }
+    put_now(diagnosis_line(report));
+  }
+  void flush(const FlushReport& report) override { put_now(flush_line(report)); }
   void series(const advise::Input& input) override { put_now(series_line(input)); }
   void advice(const advise::Advice& advice) override { put_now(advice_line(advice)); }
   void trials(const advise::SweepReport& report) override {
@@ -435,6 +455,10 @@ class NdjsonOutput final : public Output {
     for (const CheckItem& item : items) {
       put(check_line(item));
     }
+    sink_.flush();
+  }
+  void merged(const ledger::Fleet& fleet) override {
+    merged_lines(fleet, [this](const Json& line) { put(line); });
     sink_.flush();
   }
 

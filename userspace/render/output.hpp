@@ -5,7 +5,9 @@
 #include <string>
 #include <vector>
 
+#include "ledger/fleet.hpp"
 #include "ledger/model.hpp"
+#include "render/diagnosis.hpp"
 #include "render/reports.hpp"
 #include "render/sink.hpp"
 
@@ -41,6 +43,10 @@ class Output {
   virtual void image(const ImageReport& report) = 0;
   virtual void stats(const StatsReport& report) = 0;
   virtual void check(const std::vector<CheckItem>& items) = 0;
+  virtual void diagnosis(const DiagnosisReport& report) = 0;
+  virtual void flush(const FlushReport& report) = 0;
+  /// Its strings were escaped by the host that they are from.
+  virtual void merged(const ledger::Fleet& fleet) = 0;
 
   /// What advise recorded: NDJSON only, to be read again.
   virtual void series(const advise::Input& input) = 0;
@@ -58,6 +64,9 @@ struct TextOptions {
 /// The sink must outlive the output.
 std::unique_ptr<Output> make_text(Sink& sink, const TextOptions& options);
 std::unique_ptr<Output> make_ndjson(Sink& sink);
+
+/// What Output::merged() says, as one HTML file that needs nothing else: no script, no network.
+std::string merged_html(const ledger::Fleet& fleet);
 
 /// A JSON Schema (2020-12) that every line of make_ndjson() validates against.
 std::string json_schema();

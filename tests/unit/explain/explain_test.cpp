@@ -129,6 +129,25 @@ TEST(Explain, retained_memory_in_huge_pages_was_refilled) {
   EXPECT_EQ(first_of(in), "HEALTHY");
 }
 
+TEST(Explain, growth_that_khugepaged_explains_is_a_refill) {
+  Inputs in = well();
+  in.end.rss = *in.start.rss + 100 * mib;
+  EXPECT_EQ(first_of(in), "HEALTHY");
+  in.collapses = ledger::Collapses{.huge_pages = 60, .filled_bytes = 80 * mib};
+  EXPECT_EQ(first_of(in), "KHUGEPAGED_REFILL");
+}
+
+TEST(Explain, what_the_kernel_took_lazily_is_what_is_muzzy_and_gone) {
+  Inputs in = well();
+  in.start.muzzy_gone = 10 * mib;
+  in.end.muzzy_gone = 90 * mib;
+  EXPECT_EQ(lazily_taken(in), 80 * mib);
+  in.end.muzzy_gone = 5 * mib;
+  EXPECT_EQ(lazily_taken(in), 0u);
+  in.start.muzzy_gone = {};
+  EXPECT_FALSE(lazily_taken(in));
+}
+
 TEST(Explain, what_is_charged_and_nowhere_mapped_is_a_ghost) {
   Inputs in = well();
   in.end.cgroup->usage_bytes = 700 * mib;
@@ -274,9 +293,12 @@ TEST(Explain, an_oom_kill_stands_before_all_else) {
   Inputs in = well();
   in.end.dirty = 200 * mib;
   in.arenas[0] = {.index = 0, .dirty = 200 * mib, .dirty_decay_ms = -1, .idle_ns = {}};
-  in.ooms = {{.pid = 42, .comm = "app", .anon_rss = 400 * mib, .was_target = true, .source = "a test"}};
+  in.ooms = {{.pid = 42, .comm = "app", .anon_rss_bytes = 400 * mib, .source = "a test"}};
   EXPECT_EQ(first_of(in), "OOM_CONTEXT");
+  EXPECT_EQ(evaluate(in).findings.size(), 1u);
   EXPECT_NE(evaluate(in).findings[0].remedy.find("200 MB"), std::string::npos);
+  in.ooms[0].pid = 7;  // another one was killed: what is wrong here still is
+  EXPECT_EQ(first_of(in), "STUCK_DIRTY");
 }
 
 TEST(Explain, advice_names_only_what_the_version_has) {

@@ -53,8 +53,8 @@ inline Inputs well() {
   in.max_map_count = 65'530;
   in.work.emplace();
   in.refaults.emplace();
-  in.waits = {.lock_ns = 0, .lock_waits = 0, .remote_flushes = 0, .reclaim_ns = 0, .reclaim_stalls = 0};
-  in.collapsed_huge_pages = 0;
+  in.waits = {.lock_ns = 0, .locks = 0, .remote_flushes = 0, .reclaim_ns = 0, .reclaims = 0};
+  in.collapses.emplace();
   in.baseline_ns_per_page = 100;
   in.children.emplace();
   return in;
