@@ -141,6 +141,8 @@ Json series_schema() {
               {"muzzy_decay_ms", of("integer")},
               {"dirty_start", decay_start()},
               {"muzzy_start", decay_start()},
+              {"bypass", described(array_of(array_of(of("number"))),
+                                   "dirty and muzzy pages; pages a second taken past them")},
               {"points", described(array_of(array_of(of("integer"))),
                                    "index into times_ns; active, dirty, muzzy, retained pages")}});
   return object({{"type", constant("series")},
