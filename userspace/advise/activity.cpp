@@ -142,8 +142,32 @@ void Recorder::see_flow(Seen& seen, const ledger::ArenaReading& reading, const P
   if (grown * 2 > signed_of(held)) {
     return;
   }
-  seen.flows.push_back({held, came, ns});
+  seen.flows.push_back({held, came, static_cast<uint64_t>(std::max<int64_t>(grown, 0)), ns});
 }
+
+namespace {
+
+/// A straight line through how much went past, by how much was needed more.
+class Line {
+ public:
+  void add(double x, double y) {
+    n_ += 1;
+    x_ += x;
+    y_ += y;
+    xx_ += x * x;
+    xy_ += x * y;
+  }
+  [[nodiscard]] double slope() const {
+    const double spread = xx_ - x_ * x_ / n_;
+    return spread <= 0 ? 0 : std::clamp((xy_ - x_ * y_ / n_) / spread, 0.0, 1.0);
+  }
+  [[nodiscard]] double at_zero() const { return std::max(0.0, (y_ - slope() * x_) / n_); }
+
+ private:
+  double n_ = 0, x_ = 0, y_ = 0, xx_ = 0, xy_ = 0;
+};
+
+}  // namespace
 
 std::vector<Bypass> Recorder::bypass_of(std::vector<Flow> flows) {
   constexpr size_t fewest = 25, most_bins = 12;
@@ -151,18 +175,19 @@ std::vector<Bypass> Recorder::bypass_of(std::vector<Flow> flows) {
   const size_t bins = std::min(most_bins, flows.size() / fewest);
   std::vector<Bypass> out;
   for (size_t bin = 0; bin < bins; ++bin) {
-    double held = 0;
-    double pages = 0;
-    double ns = 0;
+    const size_t begin = bin * flows.size() / bins;
     const size_t end = (bin + 1) * flows.size() / bins;
-    size_t count = 0;
-    for (size_t i = bin * flows.size() / bins; i < end; ++i, ++count) {
+    const auto count = static_cast<double>(end - begin);
+    double held = 0;
+    double ns = 0;
+    Line line;
+    for (size_t i = begin; i < end; ++i) {
+      // Readings are not of one moment: what is missing in one is too much in the next, and cancels out.
+      line.add(static_cast<double>(flows[i].grown), static_cast<double>(flows[i].pages));
       held += static_cast<double>(flows[i].held);
-      pages += static_cast<double>(flows[i].pages);
       ns += static_cast<double>(flows[i].ns);
     }
-    // Readings are not of one moment: what is missing in one is too much in the next, and cancels out.
-    out.push_back({held / static_cast<double>(count), std::max(0.0, pages / ns * 1e9)});
+    out.push_back({held / count, line.slope(), line.at_zero() * count / ns * 1e9});
   }
   return out;
 }

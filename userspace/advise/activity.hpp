@@ -38,10 +38,10 @@ enum class Chance : char {
   taken = '1',
 };
 
-/// Allocations that went past the dirty and muzzy pages, as none of their extents would do: how many pages a
-/// second, while that many were there.
+/// Allocations that went past the dirty and muzzy pages, as none of their extents would do, while that many
+/// were there: a share of the pages by which active memory grew, and what was taken while others were freed.
 struct Bypass {
-  double held = 0, pages_per_s = 0;
+  double held = 0, share = 0, pages_per_s = 0;
 };
 
 struct ArenaActivity {
@@ -85,8 +85,9 @@ class Recorder {
 
  private:
   struct Flow {
-    uint64_t held = 0;  // dirty and muzzy pages before
-    int64_t pages = 0;  // that went past them
+    uint64_t held = 0;   // dirty and muzzy pages before
+    int64_t pages = 0;   // that went past them
+    uint64_t grown = 0;  // active pages more than before
     uint64_t ns = 0;
   };
   struct Seen {

@@ -245,6 +245,10 @@ class Simulation {
   /// ecache_alloc: the dirty cache first, then the muzzy one, then the retained one.
   void take(Arena& arena, uint64_t pages) {
     arena.active += pages;
+    const double past = bypass_at(arena.from->bypass, static_cast<double>(arena.dirty + arena.muzzy)).share;
+    const auto passing = static_cast<uint64_t>(std::llround(past * static_cast<double>(pages)));
+    take_back(arena, passing);
+    pages -= passing;
     const uint64_t dirty = std::min(pages, arena.dirty);
     arena.dirty -= dirty;
     pages -= dirty;
@@ -265,8 +269,8 @@ class Simulation {
 
   /// What is taken from elsewhere while other pages become dirty in its place.
   void bypass(Arena& arena, uint64_t ns) {
-    arena.bypass_rest += bypass_rate(arena.from->bypass, static_cast<double>(arena.dirty + arena.muzzy)) *
-                         static_cast<double>(ns) / 1e9;
+    const Bypass now = bypass_at(arena.from->bypass, static_cast<double>(arena.dirty + arena.muzzy));
+    arena.bypass_rest += now.pages_per_s * static_cast<double>(ns) / 1e9;
     const auto pages = static_cast<uint64_t>(arena.bypass_rest);
     if (pages == 0) {
       return;
@@ -279,22 +283,24 @@ class Simulation {
 
   /// Between the amounts that were seen, by a straight line; below, as at the least. Beyond, less and less:
   /// the more there is, the better it serves.
-  static double bypass_rate(const std::vector<Bypass>& seen, double held) {
+  static Bypass bypass_at(const std::vector<Bypass>& seen, double held) {
     if (seen.empty()) {
-      return 0;
+      return {};
     }
     const auto above =
         std::find_if(seen.begin(), seen.end(), [&](const Bypass& one) { return one.held >= held; });
     if (above == seen.begin()) {
-      return above->pages_per_s;
+      return *above;
     }
     if (above == seen.end()) {
       const double last = std::max(seen.back().held, 1.0);
-      return seen.back().pages_per_s * std::exp(-2 * (held - last) / last);
+      const double less = std::exp(-2 * (held - last) / last);
+      return {held, seen.back().share * less, seen.back().pages_per_s * less};
     }
     const Bypass& below = *(above - 1);
-    const double share = (held - below.held) / (above->held - below.held);
-    return below.pages_per_s + (above->pages_per_s - below.pages_per_s) * share;
+    const double way = (held - below.held) / (above->held - below.held);
+    return {held, below.share + (above->share - below.share) * way,
+            below.pages_per_s + (above->pages_per_s - below.pages_per_s) * way};
   }
 
   void give(Arena& arena, uint64_t pages) {

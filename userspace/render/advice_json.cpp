@@ -33,7 +33,7 @@ Json arena_object(const advise::ArenaActivity& arena) {
                  [](advise::Chance chance) { return static_cast<char>(chance); });
   Json bypass = Json::array();
   for (const advise::Bypass& one : arena.bypass) {
-    bypass.push_back({one.held, one.pages_per_s});
+    bypass.push_back({one.held, one.share, one.pages_per_s});
   }
   return {{"index", arena.index},
           {"dirty_decay_ms", arena.dirty_ms},
