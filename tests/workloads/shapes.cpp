@@ -4,8 +4,8 @@
 //   shape=bursty    every `period_ms` a batch of `live_mib` on top of a base, freed after a third of the time
 //   shape=producer  one thread allocates, another frees; the queue between them fills and drains
 //   shape=idle      a peak of `live_mib` at the start, freed after a quarter of the time, then little work
-// Blocks have 4 to 64 pages. Every 16th block of a batch stays for another batch, so that what is freed does
-// not become one huge extent.
+// Blocks have 4 to 64 pages. Of what is freed at a time some stays in between, with the producer every
+// `keep`th block (0: none), so that the rest does not become one extent of oversize_threshold.
 #include <jemalloc/jemalloc.h>
 #include <stdlib.h>
 
@@ -123,7 +123,7 @@ void bursty(size_t live, uint64_t ms, uint64_t period) {
   });
 }
 
-void producer(size_t live, uint64_t ms, uint64_t period) {
+void producer(size_t live, uint64_t ms, uint64_t period, uint64_t keep) {
   std::mutex mutex;
   std::condition_variable more;
   std::deque<Block> queue;
@@ -147,7 +147,9 @@ void producer(size_t live, uint64_t ms, uint64_t period) {
   });
   // The consumer is fast: what is in flight is what the producer holds back.
   std::deque<Block> held;
+  std::deque<Block> kept;
   size_t bytes = 0;
+  uint64_t released = 0;
   Random random(3);
   by_the_clock(ms, [&](uint64_t at) {
     const uint64_t phase = at % period;
@@ -162,11 +164,19 @@ void producer(size_t live, uint64_t ms, uint64_t period) {
     const std::lock_guard lock(mutex);
     while (bytes > wanted) {
       bytes -= held.front().size;
-      queue.push_back(held.front());
+      if (keep != 0 && ++released % keep == 0) {
+        kept.push_back(held.front());
+      } else {
+        queue.push_back(held.front());
+      }
       held.pop_front();
+    }
+    for (; kept.size() > 64; kept.pop_front()) {
+      queue.push_back(kept.front());
     }
     more.notify_one();
   });
+  held.insert(held.end(), kept.begin(), kept.end());
   for (const Block& block : held) {
     free(block.memory);
   }
@@ -188,8 +198,9 @@ void idle(size_t live, uint64_t ms) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  const workload::Args args(argc, argv,
-                            {{"shape", "bursty"}, {"live_mib", "64"}, {"ms", "5000"}, {"period_ms", "1000"}});
+  const workload::Args args(
+      argc, argv,
+      {{"shape", "bursty"}, {"live_mib", "64"}, {"ms", "5000"}, {"period_ms", "1000"}, {"keep", "16"}});
   const std::string_view shape = args.text("shape");
   const size_t live = args.number("live_mib") << 20;
   const uint64_t ms = args.number("ms");
@@ -199,7 +210,7 @@ int main(int argc, char** argv) {
   } else if (shape == "bursty") {
     bursty(live, ms, period);
   } else if (shape == "producer") {
-    producer(live, ms, period);
+    producer(live, ms, period, args.number("keep"));
   } else if (shape == "idle") {
     idle(live, ms);
   } else {

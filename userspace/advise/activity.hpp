@@ -38,6 +38,12 @@ enum class Chance : char {
   taken = '1',
 };
 
+/// Allocations that went past the dirty and muzzy pages, as none of their extents would do, while that many
+/// were there: a share of the pages by which active memory grew, and what was taken while others were freed.
+struct Bypass {
+  double held = 0, share = 0, pages_per_s = 0;
+};
+
 struct ArenaActivity {
   uint32_t index = 0;
   int64_t dirty_ms = 0, muzzy_ms = 0;                    // its decay times at the end
@@ -46,6 +52,7 @@ struct ArenaActivity {
   std::optional<uint64_t> dirty_purged, muzzy_purged;    // pages, within the time
   std::optional<uint64_t> dirty_extents, muzzy_extents;  // nmadvise, within the time
   std::vector<Chance> chances;  // by index into times_ns; what is beyond its end is unknown
+  std::vector<Bypass> bypass;   // by rising `held`; empty: not known
   Chances busy, idle;           // while its pages moved between two readings, and while they did not
   uint64_t busy_ns = 0;
 };
@@ -77,15 +84,24 @@ class Recorder {
   [[nodiscard]] Activity take();
 
  private:
+  struct Flow {
+    uint64_t held = 0;   // dirty and muzzy pages before
+    int64_t pages = 0;   // that went past them
+    uint64_t grown = 0;  // active pages more than before
+    uint64_t ns = 0;
+  };
   struct Seen {
     size_t arena = 0;
     Point last;
     ledger::ArenaReading first, now;
     uint64_t at_ns = 0;
+    std::vector<Flow> flows = {};
   };
   using Key = std::pair<uint32_t, uint32_t>;  // two images of a process may have arenas of the same index
 
   void begin(const Key& key, const ledger::ArenaReading& reading, uint64_t at_ns);
+  static void see_flow(Seen& seen, const ledger::ArenaReading& reading, const Point& point, uint64_t ns);
+  static std::vector<Bypass> bypass_of(std::vector<Flow> flows);
   void go_on(Seen& seen, const ledger::ArenaReading& reading, uint64_t at_ns);
 
   Activity activity_;

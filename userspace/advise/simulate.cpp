@@ -61,7 +61,7 @@ struct Arena {
   Decay dirty_decay, muzzy_decay;
   uint64_t active = 0, dirty = 0, muzzy = 0;
   uint64_t gone = 0;  // purged by MADV_DONTNEED and not taken again
-  double oversize_rest = 0;
+  double oversize_rest = 0, bypass_rest = 0;
   size_t next = 0;  // of its points
   // While its pages move from one point to the next:
   bool had_chance = false;
@@ -183,6 +183,7 @@ class Simulation {
             static_cast<double>(arena->moves_from) +
             (static_cast<double>(arena->moves_to) - static_cast<double>(arena->moves_from)) * share;
         move_to(*arena, static_cast<uint64_t>(std::llround(target)));
+        bypass(*arena, length / pieces);
         arena->had_chance |= try_tick(*arena, at, now, length / pieces);
       }
     }
@@ -244,18 +245,62 @@ class Simulation {
   /// ecache_alloc: the dirty cache first, then the muzzy one, then the retained one.
   void take(Arena& arena, uint64_t pages) {
     arena.active += pages;
+    const double past = bypass_at(arena.from->bypass, static_cast<double>(arena.dirty + arena.muzzy)).share;
+    const auto passing = static_cast<uint64_t>(std::llround(past * static_cast<double>(pages)));
+    take_back(arena, passing);
+    pages -= passing;
     const uint64_t dirty = std::min(pages, arena.dirty);
     arena.dirty -= dirty;
     pages -= dirty;
     const uint64_t muzzy = std::min(pages, arena.muzzy);
     arena.muzzy -= muzzy;
     out_.lazily_reused += muzzy;
-    pages -= muzzy;
+    take_back(arena, pages - muzzy);
+  }
+
+  /// From what was purged, then new memory.
+  void take_back(Arena& arena, uint64_t pages) {
     const uint64_t back = std::min(pages, arena.gone);
     arena.gone -= back;
     out_.refaulted += back;
     total_ += pages;
     out_.fault_ns += static_cast<double>(back) * costs_.fault_ns;
+  }
+
+  /// What is taken from elsewhere while other pages become dirty in its place.
+  void bypass(Arena& arena, uint64_t ns) {
+    const Bypass now = bypass_at(arena.from->bypass, static_cast<double>(arena.dirty + arena.muzzy));
+    arena.bypass_rest += now.pages_per_s * static_cast<double>(ns) / 1e9;
+    const auto pages = static_cast<uint64_t>(arena.bypass_rest);
+    if (pages == 0) {
+      return;
+    }
+    arena.bypass_rest -= static_cast<double>(pages);
+    take_back(arena, pages);
+    arena.active += pages;
+    give(arena, pages);
+  }
+
+  /// Between the amounts that were seen, by a straight line; below, as at the least. Beyond, less and less:
+  /// the more there is, the better it serves.
+  static Bypass bypass_at(const std::vector<Bypass>& seen, double held) {
+    if (seen.empty()) {
+      return {};
+    }
+    const auto above =
+        std::find_if(seen.begin(), seen.end(), [&](const Bypass& one) { return one.held >= held; });
+    if (above == seen.begin()) {
+      return *above;
+    }
+    if (above == seen.end()) {
+      const double last = std::max(seen.back().held, 1.0);
+      const double less = std::exp(-2 * (held - last) / last);
+      return {held, seen.back().share * less, seen.back().pages_per_s * less};
+    }
+    const Bypass& below = *(above - 1);
+    const double way = (held - below.held) / (above->held - below.held);
+    return {held, below.share + (above->share - below.share) * way,
+            below.pages_per_s + (above->pages_per_s - below.pages_per_s) * way};
   }
 
   void give(Arena& arena, uint64_t pages) {

@@ -54,6 +54,14 @@ advise::ArenaActivity arena_of(const json& object, size_t times) {
                             : c == '0' ? advise::Chance::none
                                        : advise::Chance::unknown);
   }
+  for (const json& row : object.at("bypass")) {
+    const auto [held, share, rate] = row.get<std::array<double, 3>>();
+    if (!(rate >= 0 && rate < 1e12 && share >= 0 && share <= 1 &&
+          held >= (arena.bypass.empty() ? 0 : arena.bypass.back().held))) {
+      throw std::out_of_range("a bypass that cannot be");
+    }
+    arena.bypass.push_back({held, share, rate});
+  }
   if (arena.points.empty()) {
     throw std::out_of_range("an arena without points");
   }

@@ -12,6 +12,8 @@ namespace {
 void add_grid(CLI::App& app, AdviseOptions& options) {
   app.add_option("--grid", options.grid, "the settings to try: 'dirty=0,1000,-1 muzzy=0,1000 bg=off,on' (ms)")
       ->type_name("GRID");
+  app.add_flag("--series", options.series,
+               "with -f json: also write what was recorded, to advise again from it");
 }
 
 }  // namespace
@@ -21,8 +23,6 @@ void add_advise_options(CLI::App& app, AdviseOptions& options) {
                  "what was saved with --series, or by jemtrace -f json, instead of a process")
       ->type_name("FILE");
   add_grid(app, options);
-  app.add_flag("--series", options.series,
-               "with -f json: also write what was recorded, to advise again from it");
 }
 
 void add_sweep_options(CLI::App& app, AdviseOptions& options) {

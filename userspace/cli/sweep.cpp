@@ -31,6 +31,9 @@ class Sweep {
     ASSIGN_OR_RETURN(const std::unique_ptr<Results> results, Results::open(options_, false));
     results->out().header(make_header(options_));
     TRY(run_as_is());
+    if (options_.advise.series) {
+      results->out().series(*input_);
+    }
     ASSIGN_OR_RETURN(grid_, grid());
     sums_.resize(grid_.size());
     for (unsigned round = 0; round < options_.advise.repeat && !interrupted_; ++round) {

@@ -31,12 +31,17 @@ Json arena_object(const advise::ArenaActivity& arena) {
   std::string chances;
   std::transform(arena.chances.begin(), arena.chances.end(), std::back_inserter(chances),
                  [](advise::Chance chance) { return static_cast<char>(chance); });
+  Json bypass = Json::array();
+  for (const advise::Bypass& one : arena.bypass) {
+    bypass.push_back({one.held, one.share, one.pages_per_s});
+  }
   return {{"index", arena.index},
           {"dirty_decay_ms", arena.dirty_ms},
           {"muzzy_decay_ms", arena.muzzy_ms},
           {"dirty_start", decay_object(arena.dirty_start)},
           {"muzzy_start", decay_object(arena.muzzy_start)},
           {"chances", chances},
+          {"bypass", bypass},
           {"points", points}};
 }
 

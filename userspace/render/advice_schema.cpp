@@ -135,14 +135,16 @@ Json decay_start() {
 }  // namespace
 
 Json series_schema() {
-  const Json arena =
-      object({{"index", of("integer")},
-              {"dirty_decay_ms", of("integer")},
-              {"muzzy_decay_ms", of("integer")},
-              {"dirty_start", decay_start()},
-              {"muzzy_start", decay_start()},
-              {"points", described(array_of(array_of(of("integer"))),
-                                   "index into times_ns; active, dirty, muzzy, retained pages")}});
+  const Json arena = object(
+      {{"index", of("integer")},
+       {"dirty_decay_ms", of("integer")},
+       {"muzzy_decay_ms", of("integer")},
+       {"dirty_start", decay_start()},
+       {"muzzy_start", decay_start()},
+       {"bypass", described(array_of(array_of(of("number"))),
+                            "dirty and muzzy pages; taken past them: share of growth, pages a second")},
+       {"points", described(array_of(array_of(of("integer"))),
+                            "index into times_ns; active, dirty, muzzy, retained pages")}});
   return object({{"type", constant("series")},
                  {"pid", of("integer")},
                  {"comm", of("string")},
