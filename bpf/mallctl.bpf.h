@@ -113,8 +113,7 @@ static __always_inline int on_ask(struct pt_regs *ctx, struct jt_target *target,
 		asked.oldlenp = arg4;
 		asked.wrote = arg5 != 0;
 	} else {
-		if (bpf_probe_read_user_str(asked.name, sizeof(asked.name), (void *)arg1) < 0 ||
-		    !is_wanted(asked.name))
+		if (bpf_probe_read_user_str(asked.name, sizeof(asked.name), (void *)arg1) < 0 || !is_wanted(asked.name))
 			return NO_RETURN_PROBE;
 		asked.oldp = arg2;
 		asked.oldlenp = arg3;
