@@ -14,20 +14,25 @@ bool complete(const ledger::ArenaReading& arena) {
          arena.muzzy_decay.time_ms;
 }
 
-Point point_of(const ledger::ArenaReading& arena, uint32_t at) {
-  return {.at = at,
-          .active = *arena.active_pages,
-          .dirty = *arena.dirty.pages,
-          .muzzy = *arena.muzzy.pages,
-          .retained = arena.retained.pages.value_or(0)};
-}
-
 bool same_pages(const Point& a, const Point& b) {
-  return a.active == b.active && a.dirty == b.dirty && a.muzzy == b.muzzy && a.retained == b.retained;
+  return a.active == b.active && a.dirty == b.dirty && a.muzzy == b.muzzy && a.gone == b.gone &&
+         a.taken == b.taken;
 }
 
 std::optional<uint64_t> since(const std::optional<uint64_t>& now, const std::optional<uint64_t>& start) {
   return now && start && *now >= *start ? std::optional(*now - *start) : std::nullopt;
+}
+
+Point point_of(const ledger::ArenaReading& arena, const ledger::ArenaReading& first, uint32_t at) {
+  // With a muzzy decay time of 0 the dirty pages leave directly, else all of them become muzzy before.
+  const bool muzzy = arena.muzzy_decay.time_ms != 0;
+  return {.at = at,
+          .active = *arena.active_pages,
+          .dirty = *arena.dirty.pages,
+          .muzzy = *arena.muzzy.pages,
+          .gone = muzzy ? since(arena.muzzy_decay.purged_pages, first.muzzy_decay.purged_pages)
+                        : since(arena.dirty_decay.purged_pages, first.dirty_decay.purged_pages),
+          .taken = arena.taken && first.taken ? since(arena.taken->pages, first.taken->pages) : std::nullopt};
 }
 
 /// The decay that keeps epochs: the dirty one, else the muzzy one.
@@ -72,6 +77,16 @@ std::optional<double> idle_rate(const Chances& chances) {
   return static_cast<double>(chances.taken) * 1e9 / static_cast<double>(chances.waited_ns);
 }
 
+uint64_t taken_between(const Point& before, const Point& now) {
+  const uint64_t grown = now.active > before.active ? now.active - before.active : 0;
+  return std::max(grown,
+                  before.taken && now.taken && *now.taken > *before.taken ? *now.taken - *before.taken : 0);
+}
+
+uint64_t freed_between(const Point& before, const Point& now) {
+  return before.active + taken_between(before, now) - now.active;
+}
+
 std::vector<Point> Activity::totals() const {
   std::vector<Point> sums(times_ns.size());
   for (uint32_t at = 0; at < sums.size(); ++at) {
@@ -87,7 +102,6 @@ std::vector<Point> Activity::totals() const {
       sum.active += now.active;
       sum.dirty += now.dirty;
       sum.muzzy += now.muzzy;
-      sum.retained += now.retained;
     }
   }
   return sums;
@@ -116,90 +130,20 @@ double Activity::mean_resident_pages() const {
 
 void Recorder::begin(const Key& key, const ledger::ArenaReading& reading, uint64_t at_ns) {
   ArenaActivity arena{.index = reading.index};
-  arena.points.push_back(point_of(reading, static_cast<uint32_t>(activity_.times_ns.size() - 1)));
+  arena.points.push_back(point_of(reading, reading, static_cast<uint32_t>(activity_.times_ns.size() - 1)));
   arena.dirty_start = reading.dirty_decay;
   arena.muzzy_start = reading.muzzy_decay;
   seen_[key] = {activity_.arenas.size(), arena.points.back(), reading, reading, at_ns};
   activity_.arenas.push_back(std::move(arena));
 }
 
-// What is active, dirty or muzzy now and was not before, and what went away meanwhile, came from the retained
-// pages or from new ones. Of that, what no dirty page could have served is no bypass.
-void Recorder::see_flow(Seen& seen, const ledger::ArenaReading& reading, const Point& point, uint64_t ns) {
-  constexpr size_t most = 1 << 16;
-  // With muzzy pages all dirty ones become that first.
-  const bool muzzy = reading.muzzy_decay.time_ms != 0;
-  const auto gone = muzzy ? since(reading.muzzy_decay.purged_pages, seen.now.muzzy_decay.purged_pages)
-                          : since(reading.dirty_decay.purged_pages, seen.now.dirty_decay.purged_pages);
-  if (!gone || seen.flows.size() >= most) {
-    return;
-  }
-  const auto signed_of = [](uint64_t pages) { return static_cast<int64_t>(pages); };
-  const uint64_t held = seen.last.dirty + seen.last.muzzy;
-  const int64_t grown = signed_of(point.active) - signed_of(seen.last.active);
-  const int64_t came = grown + signed_of(point.dirty + point.muzzy) - signed_of(held) + signed_of(*gone);
-  // Where much is taken the dirty pages run out in between: that says nothing of how well they serve.
-  if (grown * 2 > signed_of(held)) {
-    return;
-  }
-  seen.flows.push_back({held, came, static_cast<uint64_t>(std::max<int64_t>(grown, 0)), ns});
-}
-
-namespace {
-
-/// A straight line through how much went past, by how much was needed more.
-class Line {
- public:
-  void add(double x, double y) {
-    n_ += 1;
-    x_ += x;
-    y_ += y;
-    xx_ += x * x;
-    xy_ += x * y;
-  }
-  [[nodiscard]] double slope() const {
-    const double spread = xx_ - x_ * x_ / n_;
-    return spread <= 0 ? 0 : std::clamp((xy_ - x_ * y_ / n_) / spread, 0.0, 1.0);
-  }
-  [[nodiscard]] double at_zero() const { return std::max(0.0, (y_ - slope() * x_) / n_); }
-
- private:
-  double n_ = 0, x_ = 0, y_ = 0, xx_ = 0, xy_ = 0;
-};
-
-}  // namespace
-
-std::vector<Bypass> Recorder::bypass_of(std::vector<Flow> flows) {
-  constexpr size_t fewest = 25, most_bins = 12;
-  std::sort(flows.begin(), flows.end(), [](const Flow& a, const Flow& b) { return a.held < b.held; });
-  const size_t bins = std::min(most_bins, flows.size() / fewest);
-  std::vector<Bypass> out;
-  for (size_t bin = 0; bin < bins; ++bin) {
-    const size_t begin = bin * flows.size() / bins;
-    const size_t end = (bin + 1) * flows.size() / bins;
-    const auto count = static_cast<double>(end - begin);
-    double held = 0;
-    double ns = 0;
-    Line line;
-    for (size_t i = begin; i < end; ++i) {
-      // Readings are not of one moment: what is missing in one is too much in the next, and cancels out.
-      line.add(static_cast<double>(flows[i].grown), static_cast<double>(flows[i].pages));
-      held += static_cast<double>(flows[i].held);
-      ns += static_cast<double>(flows[i].ns);
-    }
-    out.push_back({held / count, line.slope(), line.at_zero() * count / ns * 1e9});
-  }
-  return out;
-}
-
 void Recorder::go_on(Seen& seen, const ledger::ArenaReading& reading, uint64_t at_ns) {
   ArenaActivity& arena = activity_.arenas[seen.arena];
-  const Point point = point_of(reading, static_cast<uint32_t>(activity_.times_ns.size() - 1));
+  const Point point = point_of(reading, seen.first, static_cast<uint32_t>(activity_.times_ns.size() - 1));
   const bool busy = !same_pages(point, seen.last);
   if (busy) {
     arena.points.push_back(point);
     arena.busy_ns += at_ns - seen.at_ns;
-    see_flow(seen, reading, point, at_ns - seen.at_ns);
   }
   const ledger::DecayReading& before = clock_of(seen.now);
   const ledger::DecayReading& now = clock_of(reading);
@@ -255,7 +199,10 @@ Activity Recorder::take() {
     arena.dirty_purged = since(now.dirty_decay.purged_pages, first.dirty_decay.purged_pages);
     arena.muzzy_purged = since(now.muzzy_decay.purged_pages, first.muzzy_decay.purged_pages);
     arena.dirty_extents = since(now.dirty_decay.nmadvise, first.dirty_decay.nmadvise);
-    arena.bypass = bypass_of(seen.flows);
+    if (first.taken && now.taken && now.taken->extents > first.taken->extents) {
+      arena.block_pages = static_cast<double>(now.taken->pages - first.taken->pages) /
+                          static_cast<double>(now.taken->extents - first.taken->extents);
+    }
     arena.muzzy_extents = since(now.muzzy_decay.nmadvise, first.muzzy_decay.nmadvise);
   }
   seen_.clear();

@@ -13,9 +13,16 @@ namespace jemtrace::advise {
 
 /// An arena at a moment at which something of it had changed since the one before.
 struct Point {
-  uint32_t at = 0;                                          // index into Activity::times_ns
-  uint64_t active = 0, dirty = 0, muzzy = 0, retained = 0;  // pages
+  uint32_t at = 0;                            // index into Activity::times_ns
+  uint64_t active = 0, dirty = 0, muzzy = 0;  // pages
+  // Since the arena was first seen: what has left these states, and what was asked of them.
+  std::optional<uint64_t> gone, taken;
 };
+
+/// What was asked for between two points, and what was freed. At least what active pages became more, and
+/// less; all of it where it is counted.
+uint64_t taken_between(const Point& before, const Point& now);
+uint64_t freed_between(const Point& before, const Point& now);
 
 /// How often an arena gives its decay a chance to run. It does so once in about 1000 ticks, and nothing
 /// outside sees ticks; but an epoch that is over and has not been ended yet is seen: it waits for a chance.
@@ -38,24 +45,23 @@ enum class Chance : char {
   taken = '1',
 };
 
-/// Allocations that went past the dirty and muzzy pages, as none of their extents would do, while that many
-/// were there: a share of the pages by which active memory grew, and what was taken while others were freed.
-struct Bypass {
-  double held = 0, share = 0, pages_per_s = 0;
-};
-
 struct ArenaActivity {
   uint32_t index = 0;
   int64_t dirty_ms = 0, muzzy_ms = 0;                    // its decay times at the end
   std::vector<Point> points;                             // the first: when it was first seen
   ledger::DecayReading dirty_start, muzzy_start;         // at the first point, with backlog where it was read
   std::optional<uint64_t> dirty_purged, muzzy_purged;    // pages, within the time
+  std::optional<double> block_pages;                     // of what was asked for, on average
   std::optional<uint64_t> dirty_extents, muzzy_extents;  // nmadvise, within the time
   std::vector<Chance> chances;  // by index into times_ns; what is beyond its end is unknown
-  std::vector<Bypass> bypass;   // by rising `held`; empty: not known
   Chances busy, idle;           // while its pages moved between two readings, and while they did not
   uint64_t busy_ns = 0;
 };
+
+/// What is asked for and does not come from the dirty and muzzy pages, as none of their extents is large
+/// enough, is a share of exp(-held / pages): all where none are held, and a part less with each more. This is
+/// `pages`; nullopt: not known.
+std::optional<double> miss_pages(const ArenaActivity& arena);
 
 struct Activity {
   uint64_t page_bytes = 4096;
@@ -84,24 +90,15 @@ class Recorder {
   [[nodiscard]] Activity take();
 
  private:
-  struct Flow {
-    uint64_t held = 0;   // dirty and muzzy pages before
-    int64_t pages = 0;   // that went past them
-    uint64_t grown = 0;  // active pages more than before
-    uint64_t ns = 0;
-  };
   struct Seen {
     size_t arena = 0;
     Point last;
     ledger::ArenaReading first, now;
     uint64_t at_ns = 0;
-    std::vector<Flow> flows = {};
   };
   using Key = std::pair<uint32_t, uint32_t>;  // two images of a process may have arenas of the same index
 
   void begin(const Key& key, const ledger::ArenaReading& reading, uint64_t at_ns);
-  static void see_flow(Seen& seen, const ledger::ArenaReading& reading, const Point& point, uint64_t ns);
-  static std::vector<Bypass> bypass_of(std::vector<Flow> flows);
   void go_on(Seen& seen, const ledger::ArenaReading& reading, uint64_t at_ns);
 
   Activity activity_;

@@ -238,10 +238,7 @@ Model make_model(const Activity& activity, const std::string& version, const Set
       purged += *arena.dirty_purged;
     }
     for (size_t i = 1; i < arena.points.size(); ++i) {
-      const Point& before = arena.points[i - 1];
-      freed += before.active > arena.points[i].active
-                   ? static_cast<double>(before.active - arena.points[i].active)
-                   : 0;
+      freed += static_cast<double>(freed_between(arena.points[i - 1], arena.points[i]));
     }
     add(busy, arena.busy);
     add(idle, arena.idle);

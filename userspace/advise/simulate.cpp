@@ -13,6 +13,7 @@ namespace {
 constexpr uint64_t finest_ns = 1'000'000;
 constexpr uint64_t most_pieces = 250;             // of the time between two readings
 constexpr uint64_t defer_threshold = 1024;        // ARENA_DEFERRED_PURGE_NPAGES_THRESHOLD
+constexpr uint64_t oversize_pages = 2048;         // oversize_threshold: no fewer make one extent of that size
 constexpr uint64_t least_sleep_ns = 100'000'000;  // BACKGROUND_THREAD_MIN_INTERVAL_NS
 constexpr uint64_t forever = Decay::never;
 constexpr uint64_t settle_ns = 40'000'000'000;
@@ -57,15 +58,16 @@ class Stalls {
 
 struct Arena {
   const ArenaActivity* from;
+  std::optional<double> miss_pages;
   Settings settings;
   Decay dirty_decay, muzzy_decay;
   uint64_t active = 0, dirty = 0, muzzy = 0;
   uint64_t gone = 0;  // purged by MADV_DONTNEED and not taken again
-  double oversize_rest = 0, bypass_rest = 0;
+  double oversize_rest = 0, missing_rest = 0;
   size_t next = 0;  // of its points
   // While its pages move from one point to the next:
   bool had_chance = false;
-  uint64_t moves_from = 0, moves_to = 0;
+  uint64_t moves_from = 0, moves_to = 0, takes = 0;
 };
 
 struct Thread {
@@ -115,7 +117,8 @@ class Simulation {
     for (const ArenaActivity& from : activity_.arenas) {
       const Settings own = settings_of(from);
       const uint64_t seed = 2 * arenas_.size();
-      Arena arena{&from, own, Decay(own.dirty_ms, begin_ns_, seed), Decay(own.muzzy_ms, begin_ns_, seed + 1)};
+      Arena arena{&from, miss_pages(from), own, Decay(own.dirty_ms, begin_ns_, seed),
+                  Decay(own.muzzy_ms, begin_ns_, seed + 1)};
       const Point& first = from.points.front();
       if (begin != Begin::empty && first.at == 0) {
         arena.active = first.active;
@@ -166,6 +169,7 @@ class Simulation {
       if (arena.next < points.size() && points[arena.next].at == at) {
         arena.moves_from = arena.active;
         arena.moves_to = points[arena.next].active;
+        arena.takes = arena.next == 0 ? 0 : taken_between(points[arena.next - 1], points[arena.next]);
         arena.next += 1;
         moving_.push_back(&arena);
       }
@@ -182,8 +186,8 @@ class Simulation {
         const double target =
             static_cast<double>(arena->moves_from) +
             (static_cast<double>(arena->moves_to) - static_cast<double>(arena->moves_from)) * share;
-        move_to(*arena, static_cast<uint64_t>(std::llround(target)));
-        bypass(*arena, length / pieces);
+        const uint64_t takes = arena->takes * piece / pieces - arena->takes * (piece - 1) / pieces;
+        move_to(*arena, static_cast<uint64_t>(std::llround(target)), takes);
         arena->had_chance |= try_tick(*arena, at, now, length / pieces);
       }
     }
@@ -233,22 +237,26 @@ class Simulation {
 
   // ---- allocation
 
-  void move_to(Arena& arena, uint64_t active) {
-    if (active > arena.active) {
-      take(arena, active - arena.active);
-    } else if (active < arena.active) {
-      give(arena, arena.active - active);
-    }
+  /// Frees, and takes `pages` or as many as it needs to have `active`.
+  void move_to(Arena& arena, uint64_t active, uint64_t pages) {
+    pages = std::max(pages, active > arena.active ? active - arena.active : 0);
+    // Blocks come and go one by one: what is freed meanwhile does not help at large.
+    const double missing =
+        arena.miss_pages ? std::exp(-static_cast<double>(arena.dirty + arena.muzzy) / *arena.miss_pages) : 0;
+    arena.missing_rest += missing * static_cast<double>(pages);
+    const uint64_t past = std::min(pages, static_cast<uint64_t>(arena.missing_rest));
+    arena.missing_rest -= static_cast<double>(past);
+    give(arena, std::min(arena.active, arena.active + pages - active));
+    take(arena, pages, past);
     out_.peak_resident = std::max(out_.peak_resident, total_);
   }
 
-  /// ecache_alloc: the dirty cache first, then the muzzy one, then the retained one.
-  void take(Arena& arena, uint64_t pages) {
+  /// ecache_alloc: the dirty cache first, then the muzzy one, then the retained one. `missing` of the pages
+  /// find no extent in the first two.
+  void take(Arena& arena, uint64_t pages, uint64_t missing) {
     arena.active += pages;
-    const double past = bypass_at(arena.from->bypass, static_cast<double>(arena.dirty + arena.muzzy)).share;
-    const auto passing = static_cast<uint64_t>(std::llround(past * static_cast<double>(pages)));
-    take_back(arena, passing);
-    pages -= passing;
+    take_back(arena, missing);
+    pages -= missing;
     const uint64_t dirty = std::min(pages, arena.dirty);
     arena.dirty -= dirty;
     pages -= dirty;
@@ -267,42 +275,6 @@ class Simulation {
     out_.fault_ns += static_cast<double>(back) * costs_.fault_ns;
   }
 
-  /// What is taken from elsewhere while other pages become dirty in its place.
-  void bypass(Arena& arena, uint64_t ns) {
-    const Bypass now = bypass_at(arena.from->bypass, static_cast<double>(arena.dirty + arena.muzzy));
-    arena.bypass_rest += now.pages_per_s * static_cast<double>(ns) / 1e9;
-    const auto pages = static_cast<uint64_t>(arena.bypass_rest);
-    if (pages == 0) {
-      return;
-    }
-    arena.bypass_rest -= static_cast<double>(pages);
-    take_back(arena, pages);
-    arena.active += pages;
-    give(arena, pages);
-  }
-
-  /// Between the amounts that were seen, by a straight line; below, as at the least. Beyond, less and less:
-  /// the more there is, the better it serves.
-  static Bypass bypass_at(const std::vector<Bypass>& seen, double held) {
-    if (seen.empty()) {
-      return {};
-    }
-    const auto above =
-        std::find_if(seen.begin(), seen.end(), [&](const Bypass& one) { return one.held >= held; });
-    if (above == seen.begin()) {
-      return *above;
-    }
-    if (above == seen.end()) {
-      const double last = std::max(seen.back().held, 1.0);
-      const double less = std::exp(-2 * (held - last) / last);
-      return {held, seen.back().share * less, seen.back().pages_per_s * less};
-    }
-    const Bypass& below = *(above - 1);
-    const double way = (held - below.held) / (above->held - below.held);
-    return {held, below.share + (above->share - below.share) * way,
-            below.pages_per_s + (above->pages_per_s - below.pages_per_s) * way};
-  }
-
   void give(Arena& arena, uint64_t pages) {
     arena.active -= pages;
     arena.dirty += pages;
@@ -312,7 +284,7 @@ class Simulation {
     if (own.dirty_ms == 0) {
       // arena_handle_deferred_work: on every free, all, and past the muzzy cache.
       purge(arena, arena.dirty, false, false);
-    } else if (oversize && model_.oversize_share > 0) {
+    } else if (oversize && model_.oversize_share > 0 && arena.dirty >= oversize_pages) {
       arena.oversize_rest += static_cast<double>(pages) * model_.oversize_share;
       const uint64_t whole = std::min(arena.dirty, static_cast<uint64_t>(arena.oversize_rest));
       arena.oversize_rest -= static_cast<double>(whole);
@@ -335,7 +307,8 @@ class Simulation {
     const bool by_extent = arena.settings.dirty_ms == 0 && !background;
     account(ns, background);
     if (by_extent) {
-      const auto extents = static_cast<uint64_t>(std::ceil(static_cast<double>(pages) / model_.extent_pages));
+      const auto extents =
+          static_cast<uint64_t>(std::ceil(static_cast<double>(pages) / extent_pages(arena, pages)));
       stalls_.add(extents == 0 ? 0 : ns / static_cast<double>(extents), extents);
     }
     return ns;
@@ -378,14 +351,25 @@ class Simulation {
     }
   }
 
+  /// Neighbours are joined: where blocks lie in any order, `held` unused pages beside the used ones make
+  /// extents of so many blocks.
+  [[nodiscard]] double extent_pages(const Arena& arena, uint64_t held) const {
+    if (!arena.from->block_pages) {
+      return model_.extent_pages;
+    }
+    const double active = std::max(1.0, static_cast<double>(arena.active));
+    return std::max(1.0, *arena.from->block_pages * (static_cast<double>(held) + active) / active);
+  }
+
   /// pac_decay_to_limit: whole extents, so it overshoots.
   double to_limit(Arena& arena, bool muzzy, uint64_t limit, bool background) {
     uint64_t& held = muzzy ? arena.muzzy : arena.dirty;
     if (held <= limit) {
       return 0;
     }
-    const double extents = std::ceil(static_cast<double>(held - limit) / model_.extent_pages);
-    const uint64_t pages = std::min(held, static_cast<uint64_t>(std::llround(extents * model_.extent_pages)));
+    const double extent = extent_pages(arena, held);
+    const double extents = std::ceil(static_cast<double>(held - limit) / extent);
+    const uint64_t pages = std::min(held, static_cast<uint64_t>(std::llround(extents * extent)));
     if (!muzzy) {
       return purge(arena, pages, arena.settings.muzzy_ms != 0, background);
     }
@@ -467,12 +451,17 @@ class Simulation {
     thread.purge_new = 0;
   }
 
+  [[nodiscard]] bool all_counted() const {
+    return std::all_of(activity_.arenas.begin(), activity_.arenas.end(),
+                       [](const ArenaActivity& arena) { return arena.points.back().taken.has_value(); });
+  }
+
   Outcome finish() {
     const uint64_t counted_ns = last_ns_ - counted_from_ns_.value_or(begin_ns_);
     out_.seconds = static_cast<double>(counted_ns) / 1e9;
     out_.mean_resident = counted_ns == 0 ? 0 : page_ns_ / static_cast<double>(counted_ns);
     out_.stall_p99_ns = stalls_.quantile(0.99);
-    out_.at_least = settings_.dirty_ms == 0;
+    out_.at_least = settings_.dirty_ms == 0 && !all_counted();
     return out_;
   }
 

@@ -40,28 +40,24 @@ advise::ArenaActivity arena_of(const json& object, size_t times) {
                               .dirty_ms = object.at("dirty_decay_ms").get<int64_t>(),
                               .muzzy_ms = object.at("muzzy_decay_ms").get<int64_t>()};
   for (const json& row : object.at("points")) {
-    const auto numbers = row.get<std::array<uint64_t, 5>>();
-    const bool sane = numbers[0] < times && std::all_of(numbers.begin() + 1, numbers.end(),
-                                                        [](uint64_t pages) { return pages < most_pages; });
-    if (!sane || (!arena.points.empty() && numbers[0] <= arena.points.back().at)) {
+    const auto at = row.at(0).get<uint64_t>();
+    if (at >= times || (!arena.points.empty() && at <= arena.points.back().at)) {
       throw std::out_of_range("a point of an arena that cannot be");
     }
-    arena.points.push_back(
-        {static_cast<uint32_t>(numbers[0]), numbers[1], numbers[2], numbers[3], numbers[4]});
+    const auto pages = [&](size_t column) {
+      const auto number = row.at(column).get<uint64_t>();
+      return number < most_pages ? number : throw std::out_of_range("more pages than there can be");
+    };
+    arena.points.push_back({static_cast<uint32_t>(at), pages(1), pages(2), pages(3),
+                            row.at(4).is_null() ? std::nullopt : std::optional(pages(4)),
+                            row.at(5).is_null() ? std::nullopt : std::optional(pages(5))});
   }
   for (const char c : object.at("chances").get<std::string>()) {
     arena.chances.push_back(c == '1'   ? advise::Chance::taken
                             : c == '0' ? advise::Chance::none
                                        : advise::Chance::unknown);
   }
-  for (const json& row : object.at("bypass")) {
-    const auto [held, share, rate] = row.get<std::array<double, 3>>();
-    if (!(rate >= 0 && rate < 1e12 && share >= 0 && share <= 1 &&
-          held >= (arena.bypass.empty() ? 0 : arena.bypass.back().held))) {
-      throw std::out_of_range("a bypass that cannot be");
-    }
-    arena.bypass.push_back({held, share, rate});
-  }
+  arena.block_pages = maybe<double>(object, "block_pages");
   if (arena.points.empty()) {
     throw std::out_of_range("an arena without points");
   }

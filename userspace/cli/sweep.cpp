@@ -96,7 +96,8 @@ class Sweep {
       return advise::parse_grid(options_.advise.grid, input_->current);
     }
     std::vector<Settings> grid = {input_->current, {10'000, 0, false},    {1'000, 0, false},
-                                  {100, 0, false}, {1'000, 1'000, false}, {1'000, 0, true}};
+                                  {100, 0, false}, {1'000, 1'000, false}, {1'000, 0, true},
+                                  {-1, 0, false}};
     std::vector<Settings> unique;
     for (const Settings& one : grid) {
       if (std::find(unique.begin(), unique.end(), one) == unique.end()) {

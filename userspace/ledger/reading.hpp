@@ -34,6 +34,11 @@ struct DecayReading {
   std::vector<uint64_t> backlog_pages;  // where asked for: became unused in each of 200 epochs, oldest first
 };
 
+/// For slabs and large blocks, since the arena was made.
+struct Taken {
+  uint64_t pages = 0, extents = 0;
+};
+
 struct ArenaReading {
   uint32_t index = 0;
   std::optional<uint64_t> threads;       // application threads assigned to it
@@ -43,7 +48,8 @@ struct ArenaReading {
   std::optional<uint64_t> base_bytes;  // stats.arenas.<i>.base
   std::optional<uint64_t> internal_bytes;
   std::optional<uint64_t> tcache_bytes;
-  std::optional<uint64_t> allocated_bytes;     // small + large
+  std::optional<uint64_t> allocated_bytes;  // small + large
+  std::optional<Taken> taken;
   std::optional<std::vector<Range>> metadata;  // the blocks of its base allocator
 };
 

@@ -36,11 +36,11 @@ uint32_t half(std::span<const uint8_t> bytes, size_t offset) {
 
 /// Of bin_stats_t, the same in all of 5.x.
 struct BinStats {
-  uint64_t nmalloc, ndalloc, curregs, curslabs;
+  uint64_t nmalloc, ndalloc, curregs, nslabs, curslabs;
 
   static constexpr size_t bytes = 72;
   static BinStats at(std::span<const uint8_t> bin) {
-    return {word(bin, 0), word(bin, 8), word(bin, 24), word(bin, 64)};
+    return {word(bin, 0), word(bin, 8), word(bin, 24), word(bin, 48), word(bin, 64)};
   }
 };
 
@@ -97,6 +97,7 @@ bool ClassReader::open() {
     }
     shards_.clear();
     blocks_per_slab_.clear();
+    pages_per_slab_.clear();
     all_shards_ = 0;
     for (size_t i = 0; i < classes.small.size(); ++i) {
       const auto info = std::span(infos).subspan(i * info_bytes, info_bytes);
@@ -110,6 +111,7 @@ bool ClassReader::open() {
       }
       shards_.push_back(shards);
       blocks_per_slab_.push_back(blocks);
+      pages_per_slab_.push_back(static_cast<uint32_t>(slab / page));
       all_shards_ += shards;
     }
     classes_ = std::move(classes);
@@ -192,6 +194,7 @@ Status ClassReader::read(std::span<Arena> arenas) {
 
 bool ClassReader::take(Raw& raw, Arena& arena) {
   arena.blocks.clear();
+  arena.taken.emplace();
   uint64_t bytes = 0;
   const bool sound = raw.whole && take_bins(raw, arena, bytes) && take_large(raw, arena, bytes);
   // Active pages hold all of it, unless it grew between the two.
@@ -207,6 +210,7 @@ bool ClassReader::take(Raw& raw, Arena& arena) {
     raw.missing.push_back(stats.nmalloc - stats.ndalloc - stats.curregs);
   }
   arena.blocks.clear();
+  arena.taken.reset();
   return false;
 }
 
@@ -225,6 +229,8 @@ bool ClassReader::take_bins(const Raw& raw, Arena& arena, uint64_t& bytes) const
         return false;
       }
       blocks += stats.curregs;
+      arena.taken->pages += stats.nslabs * pages_per_slab_[bin];
+      arena.taken->extents += stats.nslabs;
     }
     arena.blocks.push_back(blocks);
     bytes += blocks * classes_.small[bin];
@@ -251,6 +257,9 @@ bool ClassReader::take_large(const Raw& raw, Arena& arena, uint64_t& bytes) cons
       held = active;
     }
     arena.blocks.push_back(nmalloc - ndalloc);
+    // A page more for each, so that blocks begin at random cache lines (opt.cache_oblivious, the default).
+    arena.taken->pages += nmalloc * (classes_.large[i] / page + 1);
+    arena.taken->extents += nmalloc;
     bytes += held;
   }
   return bytes < max_bytes;

@@ -36,6 +36,7 @@ class ClassReader {
     uint64_t address = 0;
     // Found; nullopt: unknown.
     std::optional<uint64_t> allocated_bytes, tcache_bytes;
+    std::optional<ledger::Taken> taken;
     std::vector<uint64_t> blocks;  // by class; empty where allocated_bytes is unknown
   };
   /// In as many system calls as one arena takes; what does not agree is read again, a few times.
@@ -66,7 +67,7 @@ class ClassReader {
   uint64_t bias_;
   SizeClasses classes_;
   std::vector<uint32_t> shards_;  // of each bin
-  std::vector<uint32_t> blocks_per_slab_;
+  std::vector<uint32_t> blocks_per_slab_, pages_per_slab_;
   size_t all_shards_ = 0;
   std::string why_;
   uint64_t discarded_ = 0;

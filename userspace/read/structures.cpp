@@ -544,7 +544,8 @@ class Attempt {
     }
     std::vector<ClassReader::Arena> arenas;
     for (const auto& [index, kept] : kept_) {
-      arenas.push_back({.address = kept.address, .allocated_bytes = {}, .tcache_bytes = {}, .blocks = {}});
+      arenas.push_back(
+          {.address = kept.address, .allocated_bytes = {}, .tcache_bytes = {}, .taken = {}, .blocks = {}});
     }
     TRY(reader.read(arenas));
     if (!reader.why().empty()) {
@@ -564,6 +565,7 @@ class Attempt {
       if (arena != out_.arenas.end()) {
         arena->allocated_bytes = one.allocated_bytes;
         arena->tcache_bytes = one.tcache_bytes;
+        arena->taken = one.taken;
       }
     }
     // An arena that could not be read has blocks, too.

@@ -26,22 +26,19 @@ Json decay_object(const ledger::DecayReading& decay) {
 Json arena_object(const advise::ArenaActivity& arena) {
   Json points = Json::array();
   for (const advise::Point& point : arena.points) {
-    points.push_back({point.at, point.active, point.dirty, point.muzzy, point.retained});
+    points.push_back(
+        {point.at, point.active, point.dirty, point.muzzy, maybe(point.gone), maybe(point.taken)});
   }
   std::string chances;
   std::transform(arena.chances.begin(), arena.chances.end(), std::back_inserter(chances),
                  [](advise::Chance chance) { return static_cast<char>(chance); });
-  Json bypass = Json::array();
-  for (const advise::Bypass& one : arena.bypass) {
-    bypass.push_back({one.held, one.share, one.pages_per_s});
-  }
   return {{"index", arena.index},
           {"dirty_decay_ms", arena.dirty_ms},
           {"muzzy_decay_ms", arena.muzzy_ms},
           {"dirty_start", decay_object(arena.dirty_start)},
           {"muzzy_start", decay_object(arena.muzzy_start)},
           {"chances", chances},
-          {"bypass", bypass},
+          {"block_pages", maybe(arena.block_pages)},
           {"points", points}};
 }
 

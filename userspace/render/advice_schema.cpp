@@ -141,10 +141,10 @@ Json series_schema() {
        {"muzzy_decay_ms", of("integer")},
        {"dirty_start", decay_start()},
        {"muzzy_start", decay_start()},
-       {"bypass", described(array_of(array_of(of("number"))),
-                            "dirty and muzzy pages; taken past them: share of growth, pages a second")},
-       {"points", described(array_of(array_of(of("integer"))),
-                            "index into times_ns; active, dirty, muzzy, retained pages")}});
+       {"block_pages", described(or_null("number"), "mean size of what was asked for")},
+       {"points",
+        described(array_of(array_of(or_null("integer"))),
+                  "index into times_ns; active, dirty, muzzy pages; purged from these, asked for, so far")}});
   return object({{"type", constant("series")},
                  {"pid", of("integer")},
                  {"comm", of("string")},

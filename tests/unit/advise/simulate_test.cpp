@@ -157,7 +157,7 @@ TEST(Recorder, keeps_points_where_something_moved) {
     arena.active_pages = i < 5 ? 100 : 200;
     arena.dirty.pages = 0;
     arena.muzzy.pages = 0;
-    arena.dirty_decay = {.time_ms = 10'000, .nmadvise = i, .purged_pages = i * 8};
+    arena.dirty_decay = {.time_ms = 10'000, .nmadvise = i, .purged_pages = i < 5 ? 0U : 72U};
     arena.muzzy_decay = {.time_ms = 0, .nmadvise = 0, .purged_pages = 0};
     reading.arenas.push_back(arena);
     recorder.add(reading);
@@ -166,6 +166,7 @@ TEST(Recorder, keeps_points_where_something_moved) {
   ASSERT_EQ(activity.arenas.size(), 1U);
   EXPECT_EQ(activity.arenas[0].points.size(), 2U);
   EXPECT_EQ(activity.arenas[0].points[1].at, 5U);
+  EXPECT_EQ(activity.arenas[0].points[1].gone, 72U);
   EXPECT_EQ(activity.purged_pages(), 72U);
   EXPECT_EQ(activity.arenas[0].dirty_extents, 9U);
   EXPECT_EQ(activity.span_ns(), 90 * ms);

@@ -79,6 +79,7 @@ class ClassReaderTest : public testing::Test {
     memory.put(at, nmalloc);
     memory.put(at + 8, ndalloc);
     memory.put(at + 24, curregs);
+    memory.put(at + 48, curregs);          // slabs, ever
     memory.put(at + 64, curregs / 2 + 1);  // slabs
   }
   void put_large(size_t index, uint64_t nmalloc, uint64_t ndalloc) {
@@ -125,6 +126,9 @@ TEST_F(ClassReaderTest, adds_slabs_and_extents_up) {
   put_large(1, 5, 2);       // 20 kB
   const auto arena = read();
   EXPECT_EQ(arena.allocated_bytes, 10 * 32U + 3 * 20480U);
+  ASSERT_TRUE(arena.taken);
+  EXPECT_EQ(arena.taken->extents, 10 + 5U);
+  EXPECT_EQ(arena.taken->pages, 10 * 1 + 5 * 6U) << "a page more for each large block";
   EXPECT_EQ(discarded, 0U);
   EXPECT_EQ(classes[2].blocks, 10U);
   EXPECT_EQ(classes[37].blocks, 3U);
