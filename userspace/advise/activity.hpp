@@ -80,6 +80,10 @@ struct Activity {
   [[nodiscard]] double mean_resident_pages() const;
 };
 
+/// Of the purged pages that were taken again, those that faulted: blocks are larger than what was asked for,
+/// and not all of them is touched. 1 where too few came back to tell.
+double touched_share(const Activity& activity, uint64_t refaulted_pages);
+
 /// Makes it of readings that come one after the other.
 class Recorder {
  public:

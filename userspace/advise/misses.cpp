@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cmath>
 #include <numeric>
 
@@ -16,14 +17,23 @@ double difference(uint64_t now, uint64_t before) {
   return static_cast<double>(now) - static_cast<double>(before);
 }
 
-// What is active, dirty or muzzy now and was not before, and what was purged meanwhile, came from the
-// retained pages or from new ones.
+/// Pages that came from elsewhere between two points, that is from retained ones or new: what is active,
+/// dirty or muzzy now and was not before, and what was purged meanwhile. nullopt: not known.
+std::optional<double> came_between(const Point& before, const Point& now) {
+  if (!before.gone || !now.gone) {
+    return std::nullopt;
+  }
+  return difference(now.active + now.dirty + now.muzzy, before.active + before.dirty + before.muzzy) +
+         difference(*now.gone, *before.gone);
+}
+
 std::vector<Flow> flows_of(const ArenaActivity& arena) {
   std::vector<Flow> flows;
   for (size_t i = 1; i < arena.points.size(); ++i) {
     const Point& before = arena.points[i - 1];
     const Point& now = arena.points[i];
-    if (!before.gone || !now.gone || !before.taken || !now.taken) {
+    const auto came = came_between(before, now);
+    if (!came || !before.taken || !now.taken) {
       continue;
     }
     const uint64_t held_before = before.dirty + before.muzzy;
@@ -32,8 +42,7 @@ std::vector<Flow> flows_of(const ArenaActivity& arena) {
     // Where much is taken the cache runs out in between: that says nothing of how well it serves.
     if (grown * 2 <= static_cast<double>(held_before)) {
       flows.push_back({(static_cast<double>(held_before) + static_cast<double>(held_now)) / 2,
-                       difference(*now.taken, *before.taken),
-                       grown + difference(held_now, held_before) + difference(*now.gone, *before.gone)});
+                       difference(*now.taken, *before.taken), *came});
     }
   }
   return flows;
@@ -62,6 +71,30 @@ std::optional<double> miss_pages(const ArenaActivity& arena) {
     (said < missing ? low : high) = pages;
   }
   return low;
+}
+
+double touched_share(const Activity& activity, uint64_t refaulted_pages) {
+  constexpr double enough = 4096;
+  double returned = 0;
+  for (const ArenaActivity& arena : activity.arenas) {
+    double gone = 0;
+    double came = 0;  // below 0: what a reading had too much of before
+    for (size_t i = 1; i < arena.points.size(); ++i) {
+      const auto more = came_between(arena.points[i - 1], arena.points[i]);
+      if (!more) {
+        return 1;
+      }
+      gone += difference(*arena.points[i].gone, *arena.points[i - 1].gone);
+      came += *more;
+      if (came > 0) {
+        const double back = std::min(came, gone);
+        gone -= back;
+        returned += back;
+        came = 0;
+      }
+    }
+  }
+  return returned < enough ? 1 : std::min(1.0, static_cast<double>(refaulted_pages) / returned);
 }
 
 }  // namespace jemtrace::advise

@@ -230,6 +230,7 @@ class Simulation {
 
   void forget() {
     out_ = {};
+    returned_ = 0;
     page_ns_ = 0;
     stalls_.clear();
     counted_from_ns_ = last_ns_;
@@ -270,9 +271,8 @@ class Simulation {
   void take_back(Arena& arena, uint64_t pages) {
     const uint64_t back = std::min(pages, arena.gone);
     arena.gone -= back;
-    out_.refaulted += back;
     total_ += pages;
-    out_.fault_ns += static_cast<double>(back) * costs_.fault_ns;
+    returned_ += back;
   }
 
   void give(Arena& arena, uint64_t pages) {
@@ -460,6 +460,9 @@ class Simulation {
     const uint64_t counted_ns = last_ns_ - counted_from_ns_.value_or(begin_ns_);
     out_.seconds = static_cast<double>(counted_ns) / 1e9;
     out_.mean_resident = counted_ns == 0 ? 0 : page_ns_ / static_cast<double>(counted_ns);
+    const double refaulted = static_cast<double>(returned_) * model_.touched_share;
+    out_.refaulted = static_cast<uint64_t>(std::llround(refaulted));
+    out_.fault_ns = refaulted * costs_.fault_ns;
     out_.stall_p99_ns = stalls_.quantile(0.99);
     out_.at_least = settings_.dirty_ms == 0 && !all_counted();
     return out_;
@@ -476,7 +479,8 @@ class Simulation {
   Stalls stalls_;
   Outcome out_;
   double page_ns_ = 0;
-  uint64_t total_ = 0;  // resident pages
+  uint64_t total_ = 0;     // resident pages
+  uint64_t returned_ = 0;  // purged by MADV_DONTNEED, and taken again
   uint64_t begin_ns_ = 0, last_ns_ = 0;
   std::optional<uint64_t> counted_from_ns_;
 };

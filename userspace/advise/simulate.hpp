@@ -28,6 +28,7 @@ struct Model {
   /// Of the freed pages, the share that was purged within free() as extents of oversize_threshold and more
   /// (5.2.0 and later). Not when a decay time is -1.
   double oversize_share = 0;
+  double touched_share = 1;               // of the purged pages that are taken again
   bool background_ends_oversize = false;  // 5.3.1 and later: not with background threads either
   unsigned background_threads = 4;        // max_background_threads
   bool first_wake_schedules = true;       // 5.3.0 and later: a thread woken from its long sleep only plans
@@ -48,7 +49,7 @@ struct Outcome {
   double mean_resident = 0;  // active, dirty and muzzy: the kernel is taken not to reclaim muzzy pages
   uint64_t peak_resident = 0;
   uint64_t lazy = 0, forced = 0;  // purged by MADV_FREE, by MADV_DONTNEED
-  uint64_t refaulted = 0;         // purged by MADV_DONTNEED, and taken again
+  uint64_t refaulted = 0;         // purged by MADV_DONTNEED, and touched again
   uint64_t lazily_reused = 0;     // muzzy, and taken again: no fault
   double app_purge_ns = 0, background_purge_ns = 0, fault_ns = 0;
   std::optional<double> stall_p99_ns;  // of the decay passes on application threads; nullopt: there was none

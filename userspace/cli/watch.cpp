@@ -350,6 +350,9 @@ Result<advise::Input> make_input(const Watched& process) {
   in.period_ns = in.activity.span_ns() / (in.activity.times_ns.size() - 1);
   in.model =
       advise::make_model(in.activity, in.version, in.current, process.info.conf, process.summary.totals);
+  if (in.measured.refaulted_pages) {
+    in.model.touched_share = advise::touched_share(in.activity, *in.measured.refaulted_pages);
+  }
   ASSIGN_OR_RETURN(const auto tried, sample::measure_page_costs(
                                          static_cast<unsigned>(std::min(in.model.extent_pages, 4096.0))));
   in.costs = {tried.lazy_ns, tried.forced_ns, tried.fault_ns};

@@ -85,6 +85,8 @@ Json model() {
   return object(
       {{"extent_pages", described(of("number"), "mean size of a purged extent")},
        {"oversize_share", described(of("number"), "of the freed pages, purged within free()")},
+       {"touched_share",
+        described(of("number"), "of the purged pages that are taken again, those that fault")},
        {"background_ends_oversize", of("boolean")},
        {"max_background_threads", of("integer")},
        {"first_wake_schedules", of("boolean")},

@@ -40,6 +40,16 @@ Activity churning(double pages, bool counted = true) {
   return recorder.take();
 }
 
+/// 10 000 pages that are new, purged, and taken again.
+Activity played_twice() {
+  ArenaActivity arena;
+  arena.points = {{.at = 0, .active = 100, .gone = 0, .taken = 100},
+                  {.at = 1, .active = 10'100, .gone = 0, .taken = 10'100},
+                  {.at = 2, .active = 100, .gone = 10'000, .taken = 10'100},
+                  {.at = 3, .active = 10'100, .gone = 10'000, .taken = 20'100}};
+  return {.times_ns = {1, 2, 3, 4}, .arenas = {arena}};
+}
+
 TEST(Misses, become_fewer_the_more_is_held) {
   for (const double pages : {20.0, 50.0, 200.0}) {
     EXPECT_NEAR(miss_pages(churning(pages).arenas[0]).value_or(0), pages, pages / 4);
@@ -66,6 +76,27 @@ TEST(Misses, keep_pages_dirty_and_come_back_by_faults) {
 
 TEST(Misses, block_size_is_the_mean_of_what_was_asked_for) {
   EXPECT_DOUBLE_EQ(churning(50).arenas[0].block_pages.value_or(0), 10);
+}
+
+TEST(TouchedShare, is_of_the_pages_that_were_purged_and_came_back) {
+  const Activity activity = played_twice();
+  EXPECT_NEAR(touched_share(activity, 9'000), 0.9, 0.01);
+  EXPECT_EQ(touched_share(activity, 20'000), 1);
+}
+
+TEST(TouchedShare, is_all_where_too_little_came_back) {
+  EXPECT_EQ(touched_share(churning(20), 1), 1);
+  EXPECT_EQ(touched_share(churning(50, false), 1), 1);
+}
+
+TEST(TouchedShare, makes_fewer_faults) {
+  Model model;
+  model.touched_share = 0.5;
+  const Activity activity = churning(50);
+  const Outcome all = simulate(activity, {100, 0, false}, {}, {.fault_ns = 100}, Begin::empty);
+  const Outcome half = simulate(activity, {100, 0, false}, model, {.fault_ns = 100}, Begin::empty);
+  EXPECT_NEAR(static_cast<double>(half.refaulted), static_cast<double>(all.refaulted) / 2, 1);
+  EXPECT_NEAR(half.fault_ns, all.fault_ns / 2, 1);
 }
 
 TEST(Misses, at_once_faults_in_all_that_is_asked_for) {
