@@ -7,6 +7,5 @@
 #include "syscalls.bpf.h"
 #include "sweep.bpf.h"
 #include "lifecycle.bpf.h"
-#include "context.bpf.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

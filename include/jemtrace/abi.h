@@ -340,15 +340,6 @@ struct jt_callsite_key {
 	uint64_t frames[3];
 };
 
-/* `waits_by_target`: what purge calls waited for, and all threads of the process. Only with context. */
-struct jt_waits {
-	uint64_t lock_ns; /* for the mmap lock, inside purge calls ... */
-	uint64_t locks;	  /* ... and how often, waited or not */
-	uint64_t remote_flushes; /* interrupts to other CPUs, inside purge calls */
-	uint64_t reclaim_ns; /* direct reclaim, on any thread */
-	uint64_t reclaims;
-};
-
 /* ---- rings ------------------------------------------------------------------------------------------------- */
 
 enum jt_event_type {
@@ -358,7 +349,6 @@ enum jt_event_type {
 	JT_EV_EXIT = 4,
 	JT_EV_NEW_FILE = 5,   /* a file that user space has not looked at was mapped executable */
 	JT_EV_NEW_IMAGE = 6,  /* a known image was mapped: the target is registered already */
-	JT_EV_OOM = 7,	      /* `parent` is killed for want of memory, h.comm is its name; h.id is empty */
 };
 
 struct jt_event_header {

@@ -8,25 +8,12 @@
 //   state=oversize    freed blocks of 16 MiB
 //   state=untouched   active memory of which only half was ever written to
 //   state=other       a heap that is not jemalloc's: mmap by hand and brk
-//   state=locked      dirty blocks purged while all memory is locked
-//   state=forked      lazily freed blocks, and a forked child that sleeps
-//   state=sprawl      dirty blocks in 32 arenas (run with narenas:32), each of a thread that is idle now
-//   state=mappings    blocks of 16 KiB, of which every second is unmapped (run with retain:false, no decay)
-//   state=virtual     retained memory that was never touched
-// A line on stdin makes it do something more: `grow` takes memory until somebody stops it; `collapse` makes
-// huge pages of what is there, as khugepaged does. What of the blocks stays has a pattern in it; at the end
-// `intact=` says whether it still has.
 #include <jemalloc/jemalloc.h>
-#include <signal.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <unistd.h>
 
-#include <string>
 #include <string_view>
-#include <thread>
 #include <vector>
 
 #include "workload.hpp"
@@ -52,28 +39,9 @@ uint64_t read_size(const char* name) {
 class Blocks {
  public:
   Blocks(uint64_t bytes, uint64_t keep) : blocks_(bytes / block_size), keep_(keep) {
-    for (size_t i = 0; i < blocks_.size(); i++) {
-      blocks_[i] = malloc(block_size);
-      memset(blocks_[i], pattern(i), block_size);
-    }
-  }
-  /// Is in the blocks that stayed what was written there?
-  bool intact() const {
-    for (size_t i = 0; i < blocks_.size(); i += keep_) {
-      const auto* bytes = static_cast<const unsigned char*>(blocks_[i]);
-      for (size_t at = 0; at < block_size; at++) {
-        if (bytes[at] != pattern(i)) {
-          return false;
-        }
-      }
-    }
-    return true;
-  }
-  /// Makes huge pages of all that can be one.
-  void collapse_all() const {
-    for (const void* block : blocks_) {
-      const auto start = reinterpret_cast<uintptr_t>(block) / huge * huge;
-      madvise(reinterpret_cast<void*>(start), huge, MADV_COLLAPSE);
+    for (void*& block : blocks_) {
+      block = malloc(block_size);
+      workload::touch(block, block_size);
     }
   }
   void free_most() {
@@ -94,12 +62,9 @@ class Blocks {
   }
 
  private:
-  static unsigned char pattern(size_t i) { return static_cast<unsigned char>(i * 7 + 1); }
-
   std::vector<void*> blocks_;
   uint64_t keep_;
 };
-Blocks* blocks = nullptr;
 
 void set_decay(const char* name, ssize_t ms) {
   if (mallctl(name, nullptr, nullptr, &ms, sizeof ms) != 0) {
@@ -152,53 +117,6 @@ void allocate_elsewhere(uint64_t bytes) {
   workload::touch(grown, bytes / 4);
 }
 
-/// An idle child that ends with its parent.
-void leave_a_child() {
-  if (fork() == 0) {
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
-    for (;;) {
-      pause();
-    }
-  }
-}
-
-void fill_arenas(uint64_t bytes) {
-  constexpr unsigned arenas = 32;
-  for (unsigned arena = 0; arena < arenas; arena++) {
-    std::thread([=] {
-      workload::bind_thread_to_arena(mallctl, arena);
-      std::vector<void*> mine(bytes / arenas / block_size);
-      for (void*& block : mine) {
-        block = malloc(block_size);
-        workload::touch(block, block_size);
-      }
-      for (void* block : mine) {
-        free(block);
-      }
-      workload::sleep_ms(20 * (arenas - arena));  // all at once: a thread that ends decays its arena
-      pause();
-    }).detach();
-    workload::sleep_ms(10);
-  }
-  workload::sleep_ms(1000);
-}
-
-void cut_mappings(uint64_t count) {
-  std::vector<void*> pieces(count);
-  for (void*& piece : pieces) {
-    piece = malloc(16384);
-  }
-  for (size_t i = 0; i < pieces.size(); i += 2) {
-    free(pieces[i]);
-  }
-}
-
-[[noreturn]] void grow() {
-  for (;;) {
-    workload::touch(malloc(block_size), block_size);
-  }
-}
-
 void bring_into(std::string_view state, uint64_t bytes, uint64_t keep) {
   if (state == "fragmented") {
     fragment(bytes, keep);
@@ -213,34 +131,17 @@ void bring_into(std::string_view state, uint64_t bytes, uint64_t keep) {
     workload::touch(half, bytes / 2);
   } else if (state == "other") {
     allocate_elsewhere(bytes);
-  } else if (state == "sprawl") {
-    fill_arenas(bytes);
-  } else if (state == "mappings") {
-    cut_mappings(72'000);
-  } else if (state == "virtual") {
-    void* never_touched = malloc(bytes);
-    workload::touch(never_touched, 1);  // or the compiler leaves out both
-    free(never_touched);
-    workload::purge(mallctl);
   } else {
-    if (state == "locked" && mlockall(MCL_CURRENT | MCL_FUTURE) != 0) {
-      workload::die("mlockall");
-    }
-    blocks = new Blocks(bytes, keep);
-    blocks->free_most();
-    if (state == "locked") {
-      workload::purge(mallctl);
-    } else if (state != "dirty") {
+    static Blocks blocks(bytes, keep);
+    blocks.free_most();
+    if (state != "dirty") {
       decay_dirty();
     }
-    if (state == "forked") {
-      leave_a_child();
-    }
     if (state == "redirtied") {
-      blocks->half_of_freed([](void* block) { workload::touch(block, block_size); });
+      blocks.half_of_freed([](void* block) { workload::touch(block, block_size); });
     } else if (state == "refilled") {
       unsigned collapsed = 0;
-      blocks->half_of_freed([&](void* block) { collapsed += collapse(block); });
+      blocks.half_of_freed([&](void* block) { collapsed += collapse(block); });
       if (collapsed == 0) {
         workload::die("MADV_COLLAPSE");
       }
@@ -266,21 +167,8 @@ int main(int argc, char** argv) {
       .add("pmuzzy", read_size("stats.arenas.4096.pmuzzy"))
       .add("done", "held")
       .write();
-  std::string line;
-  for (char byte = 0; read(STDIN_FILENO, &byte, 1) > 0;) {
-    if (byte != '\n') {
-      line += byte;
-      continue;
-    }
-    if (line == "grow") {
-      grow();
-    } else if (line == "collapse" && blocks != nullptr) {
-      blocks->collapse_all();
-    }
-    line.clear();
-  }
-  if (blocks != nullptr) {
-    workload::Report().add("intact", blocks->intact() ? 1 : 0).write();
+  char byte;
+  while (read(STDIN_FILENO, &byte, 1) > 0) {
   }
   _exit(0);
 }

@@ -28,7 +28,6 @@ struct LoadOptions {
   uint64_t slow_ns = ~uint64_t{0};
   uint32_t max_targets = 16384;
   uint32_t event_ring_bytes = 1 << 20;  // power of two
-  bool context = false;                 // attach_context() is to work
   uint32_t chunks = 0;  // of 2 MiB whose purged pages are followed, 2 KiB each: a power of two; 0: none
 };
 
@@ -61,11 +60,6 @@ class BpfObject {
   /// Page faults, and the purges attached after this call. Errc::unsupported when this kernel has no such
   /// tracepoints; what comes back is not known then.
   Status attach_page_faults();
-  /// Locks, TLB flushes, reclaim and OOM kills: each where this kernel has its tracepoints.
-  struct Context {
-    bool lock = false, flushes = false, reclaim = false, oom = false;
-  };
-  Context attach_context();
   Result<Uprobes> attach_probes(int file, const std::vector<uint64_t>& offsets);
   /// What begins from here on is not counted.
   void stop_counting();
@@ -92,13 +86,8 @@ class BpfObject {
   [[nodiscard]] std::optional<jt_counters> counters(const jt_target_id& id) const;
   [[nodiscard]] std::optional<jt_hist> histogram(const jt_target_id& id, uint8_t transition,
                                                  uint8_t payer) const;
-  /// Of all targets, some at a time: 0.3 us each where the two above take 3 us.
-  void each_counters(const std::function<void(const jt_target_id&, const jt_counters&)>& visit) const;
-  void each_histogram(const std::function<void(const jt_hist_key&, const jt_hist&)>& visit) const;
   [[nodiscard]] std::vector<std::pair<jt_payer_key, jt_payer_work>> payers() const;
   [[nodiscard]] std::vector<std::pair<jt_callsite_key, jt_calls>> callsites() const;
-  /// What it waited for, as far as attach_context() could see; nullopt: nothing yet.
-  [[nodiscard]] std::optional<jt_waits> waits(const jt_target_id& id) const;
   /// How often it happened; nullopt when this kernel does not count it, or the map could not be read.
   [[nodiscard]] std::optional<uint64_t> loss(jt_loss kind) const;
   /// nullopt: unreadable.

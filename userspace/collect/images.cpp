@@ -5,7 +5,6 @@
 #include <sys/stat.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <thread>
 
 #include "util/text.hpp"
@@ -59,12 +58,7 @@ bool is_program_text(const discover::Mapping& mapping) {
 }
 
 Result<Fd> open_mapped(const ProcRoot& proc, pid_t pid, const discover::Mapping& mapping) {
-  auto file = open_file(discover::map_file_path(proc, pid, mapping), O_RDONLY | O_NONBLOCK);
-  if (!file && (file.error().sys == EPERM || file.error().sys == EACCES)) {
-    // EPERM since 5.9 (12886f8ab10c), which knows CAP_CHECKPOINT_RESTORE.
-    file.error().hint = "run as root, or give the program CAP_CHECKPOINT_RESTORE and CAP_SYS_PTRACE";
-  }
-  return file;
+  return open_file(discover::map_file_path(proc, pid, mapping), O_RDONLY | O_NONBLOCK);
 }
 
 std::string file_path(const discover::Mapping& mapping) {
@@ -177,13 +171,6 @@ Result<const TracedImage*> Images::look_at(Fd file, const jt_file& name, const s
   }
   if (bpf_ != nullptr) {
     TRY(announce(name, image, file_size));
-  }
-  // Programs are updated, containers come and go: over months there are many files without a jemalloc. Looked
-  // at again, they are found not to have one again.
-  constexpr size_t most_files = 65536;
-  if (by_name_.size() >= most_files) {
-    std::erase_if(by_name_, [](const auto& known) { return known.second == nullptr; });
-    std::erase_if(by_file_, [](const auto& known) { return known.second == nullptr; });
   }
   by_name_[{name.dev, name.ino}] = image;
   return image;

@@ -6,7 +6,6 @@
 #include <iterator>
 #include <memory>
 
-#include "discover/container.hpp"
 #include "read/conf.hpp"
 #include "read/structures.hpp"
 
@@ -91,8 +90,7 @@ bool apply_effective(ledger::TargetInfo& info, const ledger::Reading& reading) {
   return true;
 }
 
-ReadJemalloc reader_of(pid_t pid, const Images& images, std::span<const jt_target_image> mapped,
-                       bool with_backlog) {
+ReadJemalloc reader_of(pid_t pid, const Images& images, std::span<const jt_target_image> mapped) {
   std::vector<MappedImage> readable;
   for (const jt_target_image& image : mapped) {
     const TracedImage* traced = images.by_index(image.image);
@@ -102,16 +100,16 @@ ReadJemalloc reader_of(pid_t pid, const Images& images, std::span<const jt_targe
     }
   }
   const bool all_readable = readable.size() == mapped.size();
-  return [pid, readable, all_readable, with_backlog](bool with_ranges) -> Result<ledger::Reading> {
+  return [pid, readable, all_readable](bool with_ranges) -> Result<ledger::Reading> {
     if (readable.empty()) {
       return fail(Errc::unsupported, "where this build keeps its numbers is not known");
     }
     const read::ProcessMemory memory(pid);
     std::optional<ledger::Reading> all;
     for (const MappedImage& image : readable) {
-      ASSIGN_OR_RETURN(ledger::Reading one,
-                       read::Reader(memory, *image.structures, image.bias)
-                           .read({.with_ranges = with_ranges, .with_backlog = with_backlog}));
+      ASSIGN_OR_RETURN(
+          ledger::Reading one,
+          read::Reader(memory, *image.structures, image.bias).read({.with_ranges = with_ranges}));
       if (all) {
         append(*all, std::move(one));
       } else {
@@ -183,9 +181,6 @@ ledger::TargetInfo describe(const ProcRoot& proc, const Target& target) {
   info.comm = target.process.comm;
   info.exe = target.process.exe;
   info.cgroup = target.process.cgroup;
-  if (auto container = discover::container_of(info.cgroup)) {
-    info.container = {std::move(container->runtime), std::move(container->id), std::move(container->pod_uid)};
-  }
   for (const TracedImage* image : target.images) {
     info.images.push_back(describe(*image));
   }

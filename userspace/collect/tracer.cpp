@@ -54,14 +54,8 @@ attach::LoadOptions load_options(const TracerOptions& options) {
   attach::LoadOptions load;
   load.register_all = !options.launch && !options.selection.only_pids();
   load.time_mmap = options.time_mmap;
-  load.context = options.context;
   load.events = options.every_event ? attach::Events::all : attach::Events::none;
   load.event_ring_bytes = 8 << 20;  // mapped twice in a row: counts twice in our RSS
-  if (options.slow_ns && !options.every_event) {
-    load.events = attach::Events::slow;
-    load.slow_ns = *options.slow_ns;
-    load.event_ring_bytes = 1 << 20;
-  }
   load.chunks =
       options.refaults ? 4096 : 0;  // 8 MiB of kernel memory, for what 8 GiB purged in the last minute
   if (!load.register_all) {
@@ -107,7 +101,6 @@ Result<std::unique_ptr<Tracer>> Tracer::start(TracerOptions options, Listener li
     if (tracer->options_.every_event) {
       TRY(tracer->bpf_->attach_mremap());
     }
-    tracer->context_ = tracer->bpf_->attach_context();
   }
   {
     const Stopwatch watch(tracer->timings_.scan_ns);
@@ -188,29 +181,18 @@ Status Tracer::scan_process(pid_t pid, bool required) {
   return {};
 }
 
-/// Kept until the end: for a trace of weeks there is a limit.
-void Tracer::note(std::string text) {
-  constexpr size_t most = 100;
-  if (notes_.size() < most) {
-    notes_.push_back(std::move(text));
-  }
-}
-
 Target* Tracer::find(const jt_target_id& id) const {
   const auto it = targets_.find(id.born_ns);
   return it == targets_.end() ? nullptr : it->second.get();
 }
 
-void Tracer::adopt(const jt_target& kernel, bool from_its_start, const jt_event_header* event) {
+void Tracer::adopt(const jt_target& kernel, bool from_its_start) {
   Target* target = find(kernel.id);
   if (target == nullptr) {
     auto process = discover::read_process(proc_, static_cast<pid_t>(kernel.id.tgid));
     if (!process) {
-      // It has exited already: what it did is in the maps, who it was is only known by its number and name.
+      // It has exited already: what it did is in the maps, who it was is only known by its number.
       process = discover::Process{.pid = static_cast<pid_t>(kernel.id.tgid)};
-      if (event != nullptr) {
-        process->comm = std::string(event->comm, ::strnlen(event->comm, sizeof event->comm));
-      }
     }
     if (!wanted(*process)) {
       bpf_->remove_target(kernel.id.tgid);
@@ -234,8 +216,6 @@ void Tracer::adopt(const jt_target& kernel, bool from_its_start, const jt_event_
     return;
   }
   target->read = reader_of(target->process.pid, images_, std::span(kernel.images, kernel.n_images));
-  target->read_backlog =
-      reader_of(target->process.pid, images_, std::span(kernel.images, kernel.n_images), true);
   target->info = describe(proc_, *target);
   if (known == 0) {
     sample(*target, totals(*target));
@@ -283,23 +263,12 @@ void Tracer::handle(const jt_event_header& event) {
       break;
     case JT_EV_NEW_IMAGE:
       if (const auto target = bpf_->target(event.id.tgid); target && target->id.born_ns == event.id.born_ns) {
-        adopt(*target, true, &event);
+        adopt(*target, true);
       } else if (images_.by_index(lifecycle.image) != nullptr) {
         // It has ended since: its own record says which image it had.
         jt_target past{.id = event.id, .n_images = 1, .flags = 0, .images = {}};
         past.images[0].image = lifecycle.image;
-        adopt(past, true, &event);
-      }
-      break;
-    case JT_EV_OOM:
-      if (listener_.on_oom) {
-        const jt_event_header& h = lifecycle.h;
-        listener_.on_oom({.pid = static_cast<pid_t>(lifecycle.parent),
-                          .comm = std::string(h.comm, ::strnlen(h.comm, sizeof h.comm)),
-                          .at_ns = h.ts_ns,
-                          .anon_rss_bytes = {},
-                          .file_rss_bytes = {},
-                          .source = "oom:mark_victim"});
+        adopt(past, true);
       }
       break;
     default:
@@ -317,7 +286,7 @@ void Tracer::on_call(const jt_call_event& event) {
 void Tracer::on_fork(const jt_lifecycle_event& event) {
   if (const auto target = bpf_->target(event.h.id.tgid);
       target && target->id.born_ns == event.h.id.born_ns && target->n_images > 0) {
-    adopt(*target, true, &event.h);
+    adopt(*target, true);
     return;
   }
   // Gone already; it had its parent's images.
@@ -327,7 +296,7 @@ void Tracer::on_fork(const jt_lifecycle_event& event) {
       for (const TracedImage* image : parent->images) {
         past.images[past.n_images++].image = image->index;
       }
-      adopt(past, true, &event.h);
+      adopt(past, true);
       return;
     }
   }
@@ -353,7 +322,7 @@ void Tracer::look_at_mapping(const jt_lifecycle_event& event) {
     }
     const auto image = images_.look_at(std::move(*file), event.file, file_path(mapping));
     if (!image) {
-      note(fmt::format("{}: {}", escape(mapping.path), image.error().message()));
+      notes_.push_back(fmt::format("{}: {}", escape(mapping.path), image.error().message()));
     }
     return;
   }
@@ -386,7 +355,7 @@ void Tracer::on_new_file(const jt_lifecycle_event& event) {
       if (status) {
         adopt(target, event.held != 0);
       } else {
-        note(status.error().message());
+        notes_.push_back(status.error().message());
       }
     }
   }
@@ -433,7 +402,7 @@ void Tracer::rescan_after_loss() {
     end(born);
   }
   if (auto status = scan(); !status) {
-    note(status.error().message());
+    notes_.push_back(status.error().message());
   }
 }
 
@@ -490,21 +459,6 @@ ledger::Totals Tracer::totals(const Target& target) const {
   return totals;
 }
 
-void Tracer::visit(const Visitor& visitor) const {
-  bpf_->each_counters([&](const jt_target_id& id, const jt_counters& counters) {
-    if (const Target* target = find(id)) {
-      visitor.counters(*target, counters);
-    }
-  });
-  bpf_->each_histogram([&](const jt_hist_key& key, const jt_hist& histogram) {
-    if (const Target* target = find(key.id);
-        target != nullptr && key.transition < JT_TRANSITIONS && key.payer < JT_PAYERS) {
-      visitor.histogram(*target, static_cast<jt_transition>(key.transition), static_cast<jt_payer>(key.payer),
-                        histogram);
-    }
-  });
-}
-
 void Tracer::sample(Target& target, const ledger::Totals& now) {
   const uint64_t muzzy_extents = now.transitions[JT_DIRTY_MUZZY].total().extents();
   const auto memory =
@@ -553,35 +507,13 @@ void Tracer::read_states(Target& target) {
   }
 }
 
-ledger::Waits Tracer::waits(const Target& target) const {
-  const bool over = target.ended || stopped_;
-  const jt_waits seen = over ? target.final_waits : bpf_->waits(target.id).value_or(jt_waits{});
-  ledger::Waits out;
-  if (context_.lock) {
-    out.lock_ns = seen.lock_ns;
-    out.locks = seen.locks;
-  }
-  if (context_.flushes) {
-    out.remote_flushes = seen.remote_flushes;
-  }
-  if (context_.reclaim) {
-    out.reclaim_ns = seen.reclaim_ns;
-    out.reclaims = seen.reclaims;
-  }
-  return out;
-}
-
 void Tracer::finish(Target& target) {
-  target.final_waits = bpf_->waits(target.id).value_or(jt_waits{});
   target.final_totals = totals(target);
   target.final_waiting = bpf_->waiting_pages(target.id);
   sample(target, target.final_totals);
   target.pressed =
       pressed_since(target.pressed_at_start, kernel_memory(proc_, target.process.pid, cgroup_mounts_));
   target.ended_ns = monotonic_ns();
-  if (!options_.details) {
-    return;
-  }
   for (const auto& [key, work] : bpf_->payers()) {
     if (key.id.born_ns == target.id.born_ns) {
       target.final_payers.push_back({.tid = static_cast<pid_t>(key.tid),
@@ -621,21 +553,17 @@ void Tracer::finish(Target& target) {
 }
 
 ledger::Losses Tracer::losses() const {
-  uint64_t untimed = 0;
-  for (const auto& [born, target] : targets_) {
-    untimed += totals(*target).counters.untimed_calls;
-  }
-  return losses(untimed);
-}
-
-ledger::Losses Tracer::losses(uint64_t untimed_of_live) const {
   ledger::Losses losses{};
   for (size_t kind = 0; kind < losses.size(); ++kind) {
     losses[kind] = bpf_->loss(static_cast<jt_loss>(kind));
   }
   // A call of which one end was skipped is counted by its other end: no loss.
+  uint64_t recovered = untimed_of_ended_;
+  for (const auto& [born, target] : targets_) {
+    recovered += totals(*target).counters.untimed_calls;
+  }
   if (auto& missed = losses[JT_LOSS_MISSED_RUN]) {
-    *missed -= std::min(untimed_of_ended_ + untimed_of_live, *missed);
+    *missed -= std::min(recovered, *missed);
   }
   return losses;
 }

@@ -2,8 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
-
 #include "util/text.hpp"
 
 namespace jemtrace::read {
@@ -65,22 +63,6 @@ std::string_view find_variable(std::string_view environ, std::string_view name) 
     }
   }
   return {};
-}
-
-std::vector<std::pair<std::string_view, std::string_view>> conf_variables(std::string_view environ) {
-  constexpr std::string_view ending = "MALLOC_CONF";
-  constexpr size_t most = 16;
-  std::vector<std::pair<std::string_view, std::string_view>> out;
-  while (!environ.empty() && out.size() < most) {
-    const size_t nul = std::min(environ.find('\0'), environ.size());
-    const std::string_view entry = environ.substr(0, nul);
-    environ.remove_prefix(std::min(nul + 1, environ.size()));
-    const std::string_view name = entry.substr(0, entry.find('='));
-    if (name.size() < entry.size() && name.ends_with(ending)) {
-      out.emplace_back(name, entry.substr(name.size() + 1));
-    }
-  }
-  return out;
 }
 
 bool is_intact(std::string_view environ) {

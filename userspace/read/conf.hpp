@@ -5,8 +5,6 @@
 #include <map>
 #include <string>
 #include <string_view>
-#include <utility>
-#include <vector>
 
 #include "util/file.hpp"
 
@@ -27,9 +25,6 @@ std::map<std::string, std::string> parse_conf(std::string_view text);
 
 /// The value of `name` in the NUL-separated text of /proc/PID/environ; empty when absent.
 std::string_view find_variable(std::string_view environ, std::string_view name);
-
-/// All whose names end in MALLOC_CONF, with their values; at most 16.
-std::vector<std::pair<std::string_view, std::string_view>> conf_variables(std::string_view environ);
 
 /// False when the process has written over its environment, as programs do that change their title
 /// (redis-server).

@@ -7,7 +7,6 @@
 #include <cstring>
 #include <map>
 
-#include "ledger/smoothstep.hpp"
 #include "read/extents.hpp"
 #include "util/clock.hpp"
 
@@ -25,8 +24,9 @@ constexpr uint64_t max_bytes = uint64_t{1} << 52;
 constexpr uint64_t max_threads = uint64_t{1} << 22;  // PID_MAX_LIMIT
 constexpr uint64_t max_address = uint64_t{1} << 57;
 constexpr uint64_t ns_per_step_ms = 1'000'000 / 200;  // SMOOTHSTEP_NSTEPS
-constexpr size_t steps = ledger::decay_steps;
-constexpr uint32_t gap = 256;  // bytes read in vain are cheaper than another iovec
+constexpr size_t steps = 200;
+constexpr unsigned fixed_point = 24;  // SMOOTHSTEP_BFP
+constexpr uint32_t gap = 256;         // bytes read in vain are cheaper than another iovec
 constexpr int attempts = 3;
 constexpr size_t max_text = 64;
 constexpr size_t counters_bytes = 24;
@@ -88,6 +88,14 @@ class Windows {
   std::vector<Window> windows_;
   size_t bytes_ = 0;
 };
+
+/// smoothstep.h: how much of what became unused 200 - i epochs ago may still stay, in units of 2^-24.
+uint64_t smoothstep(uint64_t i) {
+  const uint64_t n = i + 1;
+  const uint64_t s = 6 * n * n * n * n * n - 3000 * n * n * n * n + 400000 * n * n * n;
+  __extension__ using Wide = unsigned __int128;
+  return static_cast<uint64_t>((Wide{s} << fixed_point) / 320'000'000'000U);
+}
 
 /// An arena as its bytes.
 struct Raw {
@@ -166,12 +174,6 @@ class Attempt {
     for (const DecayLayout* decay : {&s_.dirty_decay, &s_.muzzy_decay}) {
       windows_.want(decay->time_ms, 8);
       windows_.want(decay->interval, 8);
-      windows_.want(decay->epoch, 8);
-      windows_.want(decay->deadline, 8);
-      if (options_.with_backlog) {
-        windows_.want(decay->nunpurged, 8);
-        windows_.want(decay->backlog, 8 * steps);
-      }
       if (decay->npages_limit) {
         windows_.want(decay->npages_limit, 8);
       } else {
@@ -469,35 +471,9 @@ class Attempt {
     if (*decay.time_ms < 0) {
       return;
     }
-    // Where it stays 0 or is of a later time than now, it is no time of this clock.
-    const auto epoch = *decay.time_ms > 0 ? word(raw, layout.epoch) : std::nullopt;
-    if (epoch && *epoch > 0 && *epoch <= monotonic_ns()) {
-      decay.epoch_ns = epoch;
-      decay.deadline_ns = word(raw, layout.deadline);
-    }
-    if (options_.with_backlog) {
-      take_backlog(raw, layout, decay);
-    }
     const auto limit = layout.npages_limit ? word(raw, layout.npages_limit) : backlog_limit(raw, layout);
     decay.limit_pages = *decay.time_ms == 0 ? std::optional<uint64_t>(0)
                                             : below(limit, max_pages, "a limit higher than there can be");
-  }
-
-  void take_backlog(const Raw& raw, const DecayLayout& layout, ledger::DecayReading& decay) {
-    decay.nunpurged_pages = below(word(raw, layout.nunpurged), max_pages, "more pages than there can be");
-    if (!layout.backlog) {
-      return;
-    }
-    const auto bytes = windows_.member(raw.bytes, *layout.backlog, 8 * steps);
-    for (size_t at = 0; at < bytes.size(); at += 8) {
-      const uint64_t pages = word_at(bytes.subspan(at), 8);
-      if (pages >= max_pages) {
-        discard("more pages than there can be");
-        decay.backlog_pages.clear();
-        return;
-      }
-      decay.backlog_pages.push_back(pages);
-    }
   }
 
   /// arena_decay_backlog_npages_limit, of which up to 5.2 only the outcome of a pass is left.
@@ -509,9 +485,9 @@ class Attempt {
     }
     uint64_t sum = 0;
     for (size_t i = 0; i < steps; ++i) {
-      sum += word_at(backlog.subspan(8 * i), 8) * ledger::smoothstep(i);
+      sum += word_at(backlog.subspan(8 * i), 8) * smoothstep(i);
     }
-    return sum >> ledger::decay_fixed_point;
+    return sum >> fixed_point;
   }
 
   void take_counters(const Raw& raw, const CounterLayout& layout, size_t first, ledger::DecayReading& decay) {

@@ -17,9 +17,8 @@ std::optional<ledger::Pressure> parse_pressure(std::string_view text);
 struct CgroupMount {
   std::string point, root;
 };
-/// The mount of a version 1 controller, or of version 2; nullopt when there is none.
-std::optional<CgroupMount> find_cgroup_mount(std::string_view mountinfo, int version,
-                                             std::string_view controller = "memory");
+/// The mount of the version 1 memory controller, or of version 2; nullopt when there is none.
+std::optional<CgroupMount> find_cgroup_mount(std::string_view mountinfo, int version);
 
 /// Where the hierarchies are mounted for us. Read once: on a host of containers that is a long text.
 class CgroupMounts {
@@ -34,8 +33,7 @@ class CgroupMounts {
 };
 
 /// The path of a process in that hierarchy, out of /proc/PID/cgroup; nullopt when it is in none.
-std::optional<std::string_view> find_cgroup_path(std::string_view text, int version,
-                                                 std::string_view controller = "memory");
+std::optional<std::string_view> find_cgroup_path(std::string_view text, int version);
 
 /// Reads the files of the cgroup that limits this process's memory: version 1 where its memory controller is
 /// in use. Costs 50 to 100 us. Errc::unsupported when no hierarchy with a memory controller is mounted.
