@@ -7,5 +7,8 @@
 #include "syscalls.bpf.h"
 #include "sweep.bpf.h"
 #include "lifecycle.bpf.h"
+#include "context.bpf.h"
+#include "collapse.bpf.h"
+#include "mallctl.bpf.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -275,6 +275,8 @@ struct jt_counters {
 	uint64_t probe_hits;
 	uint64_t syscalls; /* memory syscalls seen */
 	uint64_t untimed_calls; /* of `syscalls`: only their enter or only their exit was seen */
+	uint64_t collapses;	/* huge pages that the kernel made of small ones */
+	uint64_t collapse_filled; /* pages of theirs that were not there before */
 	struct jt_refaults refaults;
 };
 
@@ -340,6 +342,15 @@ struct jt_callsite_key {
 	uint64_t frames[3];
 };
 
+/* `waits_by_target`: what purge calls waited for, and all threads of the process. Only with context. */
+struct jt_waits {
+	uint64_t lock_ns; /* for the mmap lock, inside purge calls ... */
+	uint64_t locks;	  /* ... and how often, waited or not */
+	uint64_t remote_flushes; /* interrupts to other CPUs, inside purge calls */
+	uint64_t reclaim_ns; /* direct reclaim, on any thread */
+	uint64_t reclaims;
+};
+
 /* ---- rings ------------------------------------------------------------------------------------------------- */
 
 enum jt_event_type {
@@ -349,6 +360,8 @@ enum jt_event_type {
 	JT_EV_EXIT = 4,
 	JT_EV_NEW_FILE = 5,   /* a file that user space has not looked at was mapped executable */
 	JT_EV_NEW_IMAGE = 6,  /* a known image was mapped: the target is registered already */
+	JT_EV_OOM = 7,	      /* `parent` is killed for want of memory, h.comm is its name; h.id is empty */
+	JT_EV_MALLCTL = 8,    /* struct jt_mallctl_event */
 };
 
 struct jt_event_header {
@@ -396,6 +409,24 @@ struct jt_lifecycle_event {
 	uint8_t pad[7];
 };
 
+/* The public functions of jemalloc's in which the program asks it something; the cookie of their probes. */
+enum jt_api { JT_API_MALLCTL = 1, JT_API_BYMIB = 2, JT_API_NAMETOMIB = 3, JT_API_STATS_PRINT = 4 };
+#define JT_MALLCTL_NAME_LEN 64
+#define JT_MIB_LEN 7 /* CTL_MAX_DEPTH */
+
+/* Such a call that has returned 0, or malloc_stats_print. ts_ns is when it returned. */
+struct jt_mallctl_event {
+	struct jt_event_header h;
+	uint64_t value;		     /* of *oldp, when value_bytes is not 0 */
+	uint64_t mib[JT_MIB_LEN];    /* BYMIB, NAMETOMIB */
+	uint32_t mib_len;
+	uint8_t api;		     /* enum jt_api */
+	uint8_t value_bytes;	     /* 8; 0: none was asked for, or one of another size */
+	uint8_t wrote;		     /* it also gave a new value */
+	uint8_t pad;
+	char name[JT_MALLCTL_NAME_LEN]; /* MALLCTL, NAMETOMIB; NUL-terminated */
+};
+
 JT_STATIC_ASSERT(sizeof(struct jt_target_id) == 16, "");
 JT_STATIC_ASSERT(sizeof(struct jt_site) == 16, "");
 JT_STATIC_ASSERT(sizeof(struct jt_image) == 16, "");
@@ -406,6 +437,7 @@ JT_STATIC_ASSERT(sizeof(struct jt_chunk_pages) == 2048, "");
 JT_STATIC_ASSERT(sizeof(struct jt_event_header) == 56, "");
 JT_STATIC_ASSERT(sizeof(struct jt_call_event) == 136, "");
 JT_STATIC_ASSERT(sizeof(struct jt_lifecycle_event) == 112, "");
+JT_STATIC_ASSERT(sizeof(struct jt_mallctl_event) == 192, "");
 
 #ifdef __cplusplus
 }

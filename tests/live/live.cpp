@@ -233,6 +233,11 @@ bool Process::ended() {
   return reap(false);
 }
 
+void Process::close_stdin() {
+  close(stdin_);
+  stdin_ = -1;
+}
+
 void Process::send(std::string_view line) const {
   const std::string text = std::string(line) + "\n";
   if (write(stdin_, text.data(), text.size()) != static_cast<ssize_t>(text.size())) {
@@ -476,6 +481,14 @@ Trace run_traced(const Strings& command, const Process::Options& options, const 
 
 Tracer::Tracer(const Strings& arguments)
     : process_(concat({jemtrace_path(), "-v", "-f", "json", "-o", file_.path()}, arguments)) {}
+
+Tracer::Tracer(const Strings& arguments, const Strings& launcher, uid_t user)
+    : process_([&] {
+        if (::chown(file_.path().c_str(), user, user) != 0) {
+          fail_errno("chown");
+        }
+        return concat(launcher, concat({jemtrace_path(), "-v", "-f", "json", "-o", file_.path()}, arguments));
+      }()) {}
 
 void Tracer::wait_for(pid_t pid) {
   process_.wait_for_err("attach:");

@@ -87,6 +87,7 @@ class Process {
   std::string out() const { return out_.read(); }
   std::string err() const { return err_.read(); }
   void send(std::string_view line) const;
+  void close_stdin();
   void signal(int number) const;
 
   /// Throws when the process ends or `limit` passes before the text is there.
@@ -204,6 +205,8 @@ Outcome run_jemtrace(const Strings& arguments, const Process::Options& options =
 class Tracer {
  public:
   explicit Tracer(const Strings& arguments);
+  /// By `launcher`, which runs it as another user: the one that may write its output.
+  Tracer(const Strings& arguments, const Strings& launcher, uid_t user);
 
   /// Returns once all links are attached and the process is a target: what it does from now on counts.
   void wait_for(pid_t pid);

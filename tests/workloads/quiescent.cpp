@@ -7,6 +7,7 @@
 #include <array>
 #include <cstdarg>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <optional>
 
@@ -102,6 +103,20 @@ void fill(unsigned arena, size_t scale) {
   small.free_most();
 }
 
+/// What thread caches hold afterwards, of small and of large classes.
+void fill_thread_cache() {
+  std::array<void*, 9> blocks{};
+  for (const size_t size : {40, 200, 3000, 20'000}) {
+    for (void*& block : blocks) {
+      block = std::malloc(size);
+    }
+    for (void*& block : blocks) {
+      std::free(block);
+      block = nullptr;
+    }
+  }
+}
+
 char line[1 << 16];
 size_t length = 0;
 
@@ -165,6 +180,9 @@ void say_arena(unsigned arena) {
   say_if<size_t>("retained", "stats.arenas.%u.retained", arena);
   say_if<size_t>("base", "stats.arenas.%u.base", arena);
   say_if<size_t>("internal", "stats.arenas.%u.internal", arena);
+  say_if<size_t>("small", "stats.arenas.%u.small.allocated", arena);
+  say_if<size_t>("large", "stats.arenas.%u.large.allocated", arena);
+  say_if<size_t>("tcache", "stats.arenas.%u.tcache_bytes", arena);
   say("\"pactive\":%zu,", of_arena<size_t>("stats.arenas.%u.pactive", arena));
   say("\"pdirty\":%zu,", of_arena<size_t>("stats.arenas.%u.pdirty", arena));
   say("\"pmuzzy\":%zu}", of_arena<size_t>("stats.arenas.%u.pmuzzy", arena));
@@ -188,12 +206,34 @@ void say_options() {
   say("}");
 }
 
+/// Blocks in use by size class, of all arenas.
+void say_classes() {
+  say("\"classes\":{");
+  const char* comma = "";
+  for (const char* kind : {"bin", "lextent"}) {
+    const bool small = kind[0] == 'b';
+    for (unsigned i = 0; i < get<unsigned>(small ? "arenas.nbins" : "arenas.nlextents"); ++i) {
+      char name[96];
+      std::snprintf(name, sizeof name, "stats.arenas.4096.%ss.%u.%s", kind, i,
+                    small ? "curregs" : "curlextents");
+      const auto blocks = ask<size_t>(name);
+      std::snprintf(name, sizeof name, "arenas.%s.%u.size", kind, i);
+      if (blocks.value_or(0) > 0) {
+        say("%s\"%zu\":%zu", comma, get<size_t>(name), *blocks);
+        comma = ",";
+      }
+    }
+  }
+  say("},");
+}
+
 }  // namespace
 
 int main() {
   for (const size_t scale : {1, 2, 3}) {
     fill(get<unsigned>("arenas.create"), scale);
   }
+  fill_thread_cache();
   // The first look makes jemalloc allocate.
   for (int look = 0; look < 2; ++look) {
     uint64_t epoch = 1;
@@ -210,6 +250,8 @@ int main() {
     }
   }
   say("],");
+  say_classes();
+  say_if<size_t>("allocated", "stats.allocated", 0);
   say_if<size_t>("active", "stats.active", 0);
   say_if<size_t>("metadata", "stats.metadata", 0);
   say_options();

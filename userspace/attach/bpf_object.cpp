@@ -32,7 +32,8 @@
 namespace jemtrace::attach {
 namespace {
 
-constexpr uint32_t trace_uprobe_multi = 48;  // BPF_TRACE_UPROBE_MULTI, Linux 6.6
+constexpr uint32_t trace_uprobe_multi = 48;    // BPF_TRACE_UPROBE_MULTI, Linux 6.6
+constexpr uint32_t trace_uprobe_session = 57;  // BPF_TRACE_UPROBE_SESSION, Linux 6.13
 
 std::string& log_text() {
   static std::string text;
@@ -58,6 +59,8 @@ struct CloseRing {
 struct CloseLink {
   void operator()(bpf_link* link) const { bpf_link__destroy(link); }
 };
+constexpr const char* kernel_types = "/sys/kernel/btf/vmlinux";
+
 struct CloseSkeleton {
   void operator()(jemtrace_bpf* skeleton) const { jemtrace_bpf__destroy(skeleton); }
 };
@@ -70,6 +73,13 @@ std::array<bpf_program*, 4> copies(const jemtrace_bpf& skeleton) {
   return {programs.enter_second, programs.enter_third, programs.exit_second, programs.exit_third};
 }
 
+/// The programs of attach_context().
+std::array<bpf_program*, 6> context_programs(const jemtrace_bpf& skeleton) {
+  const auto& programs = skeleton.progs;
+  return {programs.lock_begins,    programs.lock_ends,    programs.tlb_flushed,
+          programs.reclaim_begins, programs.reclaim_ends, programs.oom_victim};
+}
+
 /// What makes a failed load final, in words.
 tl::unexpected<Error> load_error(int err) {
   if (err == EPERM) {  // EACCES is the verifier's
@@ -77,7 +87,7 @@ tl::unexpected<Error> load_error(int err) {
                       "run as root, or give the program CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE "
                       "(jemtrace check shows which is missing)");
   }
-  if (::access("/sys/kernel/btf/vmlinux", R_OK) != 0) {
+  if (::access(kernel_types, R_OK) != 0) {
     return fail(
         Errc::unsupported, "this kernel has no BTF: /sys/kernel/btf/vmlinux is missing",
         "a kernel with CONFIG_DEBUG_INFO_BTF is needed (all of Debian 11 and later, Ubuntu 20.10, RHEL 8.2)");
@@ -87,7 +97,11 @@ tl::unexpected<Error> load_error(int err) {
 }
 
 Result<Skeleton> try_load(const LoadOptions& options, const Features& features) {
-  Skeleton skeleton(jemtrace_bpf__open());
+  // Told where the kernel's types are, libbpf does not look for them in modules as well when this kernel
+  // lacks one of ours. Up to libbpf 1.3 that look ends in EPERM for who has CAP_BPF but not CAP_SYS_ADMIN.
+  LIBBPF_OPTS(bpf_object_open_opts, open_options);
+  open_options.btf_custom_path = ::access(kernel_types, R_OK) == 0 ? kernel_types : nullptr;
+  Skeleton skeleton(jemtrace_bpf__open_opts(&open_options));
   if (!skeleton) {
     return load_error(errno);
   }
@@ -114,7 +128,16 @@ Result<Skeleton> try_load(const LoadOptions& options, const Features& features) 
   knobs.last_chunk_set = chunks / JT_CHUNK_WAYS - 1;
   bpf_program__set_autoload(skeleton->progs.page_fault, options.chunks > 0);
   bpf_program__set_autoload(skeleton->progs.follow_call, options.chunks > 0);
+  bpf_program__set_autoload(skeleton->progs.mallctl_probe, features.sessions);
+  bpf_program__set_expected_attach_type(skeleton->progs.mallctl_probe,
+                                        static_cast<bpf_attach_type>(trace_uprobe_session));
+  for (bpf_program* program : context_programs(*skeleton)) {
+    bpf_program__set_autoload(program, options.context);
+  }
   auto& maps = skeleton->maps;
+  bpf_map__set_autocreate(maps.asking, features.sessions);
+  bpf_map__set_autocreate(maps.waiting_threads, options.context);
+  bpf_map__set_autocreate(maps.waits_by_target, options.context);
   bpf_map__set_autocreate(features.task_storage ? maps.threads_by_tid : maps.threads, false);
   bpf_map__set_max_entries(maps.targets, options.max_targets);
   bpf_map__set_max_entries(maps.counters, options.max_targets);
@@ -175,18 +198,54 @@ int next_key(int fd, const void* key, void* next) {
   return bpf_map_get_next_key(fd, key, next);
 }
 
-template <typename Key, typename Value>
-std::vector<std::pair<Key, Value>> read_all_elements(int fd) {
-  std::vector<std::pair<Key, Value>> out;
+/// One by one, where many at a time are not to be had.
+template <typename Key, typename Value, typename Visit>
+void each_by_key(int fd, Visit visit) {
   Key key{};
   Key next{};
   Value value{};
   for (int more = next_key(fd, nullptr, &next); more == 0; more = next_key(fd, &key, &next)) {
     key = next;
     if (lookup(fd, &key, &value) == 0) {
-      out.emplace_back(key, value);
+      visit(key, value);
     }
   }
+}
+
+/// All elements of a hash, some at a time: the kernel goes from bucket to bucket, so that none that stays in
+/// the map is left out or comes twice. A batch has to hold the fullest bucket.
+template <typename Key, typename Value, typename Visit>
+void each_element(int fd, Visit visit) {
+  constexpr uint32_t at_a_time = 64;
+  std::vector<Key> keys(at_a_time);
+  std::vector<Value> values(at_a_time);
+  uint32_t position = 0;  // of the next bucket
+  bool first = true;
+  for (bool more = true; more; first = false) {
+    uint32_t count = at_a_time;
+    int status = 0;
+    {
+      const Undisturbed here;
+      status = bpf_map_lookup_batch(fd, first ? nullptr : &position, &position, keys.data(), values.data(),
+                                    &count, nullptr);
+    }
+    more = status == 0;
+    if (!more && errno != ENOENT) {  // that is the end
+      if (first) {
+        each_by_key<Key, Value>(fd, visit);
+      }
+      return;
+    }
+    for (uint32_t i = 0; i < count; ++i) {
+      visit(keys[i], values[i]);
+    }
+  }
+}
+
+template <typename Key, typename Value>
+std::vector<std::pair<Key, Value>> read_all_elements(int fd) {
+  std::vector<std::pair<Key, Value>> out;
+  each_element<Key, Value>(fd, [&](const Key& key, const Value& value) { out.emplace_back(key, value); });
   return out;
 }
 
@@ -211,6 +270,16 @@ bool has_preemptible_syscall_programs() {
   const std::unique_ptr<btf, void (*)(btf*)> kernel(btf__load_vmlinux_btf(), btf__free);
   return kernel != nullptr &&
          btf__find_by_name_kind(kernel.get(), "trace_call_bpf_faultable", BTF_KIND_FUNC) > 0;
+}
+
+/// Up to 6.10 a return probe truncates backtraces only; in 6.11 to 6.13 it kills programs under seccomp. A
+/// session, which probes the return only of calls that are wanted, is there since 6.13.
+bool has_safe_sessions() {
+  utsname kernel_name{};
+  int major = 0;
+  int minor = 0;
+  return ::uname(&kernel_name) == 0 && std::sscanf(kernel_name.release, "%d.%d", &major, &minor) == 2 &&
+         std::make_pair(major, minor) >= std::make_pair(6, 14);
 }
 
 /// The kernel side's table of chunks, mapped: bpf(2) would keep it from running on this CPU at each look.
@@ -329,15 +398,22 @@ Result<std::unique_ptr<BpfObject>> BpfObject::load(const LoadOptions& options) {
   const std::array<Features, 4> attempts = {
       Features{true, true, multi, preemptible}, Features{false, true, multi, preemptible},
       Features{true, false, multi, preemptible}, Features{false, false, multi, preemptible}};
+  const bool sessions = options.mallctl && has_safe_sessions();
   Result<Skeleton> skeleton = fail(Errc::unsupported, "not tried");
   Features features;
-  for (const Features& attempt : attempts) {
+  for (Features attempt : attempts) {
     log_text().clear();
+    attempt.sessions = sessions;
     skeleton = try_load(options, attempt);
     features = attempt;
     if (skeleton || skeleton.error().code == Errc::denied) {
       break;
     }
+  }
+  if (!skeleton && options.context && skeleton.error().code != Errc::denied) {
+    LoadOptions less = options;  // rather without that than not at all: what was waited for is unknown then
+    less.context = false;
+    return load(less);
   }
   if (!skeleton) {
     return tl::unexpected(std::move(skeleton).error());
@@ -424,9 +500,59 @@ Status BpfObject::attach_page_faults() {
   return {};
 }
 
+Status BpfObject::attach_collapses() {
+  auto& programs = impl_->skeleton->progs;
+  // Behind the first, as it would be nothing without it.
+  TRY(impl_->attach_raw(programs.on_collapse, "mm_collapse_huge_page"));
+  TRY(impl_->attach_raw(programs.on_isolate, "mm_collapse_huge_page_isolate"));
+  features_.collapses = true;
+  return {};
+}
+
+bool BpfObject::knows_collapses() const {
+  return features_.collapses && impl_->skeleton->bss->mm_without_owner == 0;
+}
+
+BpfObject::Context BpfObject::attach_context() {
+  auto& programs = impl_->skeleton->progs;
+  if (!bpf_program__autoload(programs.lock_begins)) {
+    return {};
+  }
+  const auto both = [this](bpf_program* end, const char* end_name, bpf_program* begin,
+                           const char* begin_name) {
+    return impl_->attach_raw(end, end_name) && impl_->attach_raw(begin, begin_name);
+  };
+  Context on;
+  on.lock =
+      both(programs.lock_ends, "mmap_lock_acquire_returned", programs.lock_begins, "mmap_lock_start_locking");
+  on.flushes = impl_->attach_raw(programs.tlb_flushed, "tlb_flush").has_value();
+  on.reclaim = both(programs.reclaim_ends, "mm_vmscan_direct_reclaim_end", programs.reclaim_begins,
+                    "mm_vmscan_direct_reclaim_begin");
+  // For a cgroup's limit there are tracepoints of their own.
+  (void)both(programs.reclaim_ends, "mm_vmscan_memcg_reclaim_end", programs.reclaim_begins,
+             "mm_vmscan_memcg_reclaim_begin");
+  on.oom = impl_->attach_raw(programs.oom_victim, "mark_victim").has_value();
+  return on;
+}
+
 Result<Uprobes> BpfObject::attach_probes(int file, const std::vector<uint64_t>& offsets) {
   return Uprobes::attach(bpf_program__fd(impl_->skeleton->progs.decay_probe), file, offsets,
                          features_.uprobe_multi);
+}
+
+Result<Uprobes> BpfObject::attach_mallctl(int file,
+                                          const std::vector<std::pair<uint64_t, jt_api>>& functions) {
+  if (!features_.sessions) {
+    return fail(Errc::unsupported, "what programs ask their jemalloc can be seen from Linux 6.14 on");
+  }
+  std::vector<uint64_t> offsets;
+  std::vector<uint64_t> cookies;
+  for (const auto& [offset, api] : functions) {
+    offsets.push_back(offset);
+    cookies.push_back(api);
+  }
+  return Uprobes::attach_session(bpf_program__fd(impl_->skeleton->progs.mallctl_probe), file, offsets,
+                                 cookies);
 }
 
 void BpfObject::stop_counting() {
@@ -529,6 +655,24 @@ std::optional<jt_hist> BpfObject::histogram(const jt_target_id& id, uint8_t tran
   return hist;
 }
 
+std::optional<jt_waits> BpfObject::waits(const jt_target_id& id) const {
+  jt_waits waits{};
+  const int map = bpf_map__fd(impl_->skeleton->maps.waits_by_target);
+  if (map < 0 || lookup(map, &id, &waits) != 0) {
+    return std::nullopt;
+  }
+  return waits;
+}
+
+void BpfObject::each_counters(
+    const std::function<void(const jt_target_id&, const jt_counters&)>& visit) const {
+  each_element<jt_target_id, jt_counters>(bpf_map__fd(impl_->skeleton->maps.counters), visit);
+}
+
+void BpfObject::each_histogram(const std::function<void(const jt_hist_key&, const jt_hist&)>& visit) const {
+  each_element<jt_hist_key, jt_hist>(bpf_map__fd(impl_->skeleton->maps.hists), visit);
+}
+
 std::vector<std::pair<jt_payer_key, jt_payer_work>> BpfObject::payers() const {
   return read_all_elements<jt_payer_key, jt_payer_work>(bpf_map__fd(impl_->skeleton->maps.payers));
 }
@@ -626,6 +770,9 @@ void BpfObject::forget(const jt_target_id& id) {
       id, [](uint32_t, jt_chunk_set& set, uint32_t way) { set.key[way] = set.born_ns[way] = 0; });
   auto& maps = impl_->skeleton->maps;
   remove(bpf_map__fd(maps.counters), &id);
+  if (const int map = bpf_map__fd(maps.waits_by_target); map >= 0) {
+    remove(map, &id);
+  }
   for (uint8_t transition = 0; transition < JT_TRANSITIONS; ++transition) {
     for (uint8_t payer = 0; payer < JT_PAYERS; ++payer) {
       const jt_hist_key key{.id = id, .transition = transition, .payer = payer, .pad = {}};

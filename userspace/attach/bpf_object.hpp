@@ -28,6 +28,8 @@ struct LoadOptions {
   uint64_t slow_ns = ~uint64_t{0};
   uint32_t max_targets = 16384;
   uint32_t event_ring_bytes = 1 << 20;  // power of two
+  bool mallctl = false;                 // what programs ask their jemalloc is seen
+  bool context = false;                 // attach_context() is to work
   uint32_t chunks = 0;  // of 2 MiB whose purged pages are followed, 2 KiB each: a power of two; 0: none
 };
 
@@ -38,6 +40,8 @@ struct Features {
   bool uprobe_multi = false;  // 6.6; else perf events, slow to detach
   bool preemptible = false;   // 7.x may preempt syscall programs: a copy of each makes up for skipped runs
   bool page_faults = false;   // attached: which purged pages are touched again
+  bool collapses = false;     // attached: huge pages that khugepaged makes
+  bool sessions = false;      // loaded: the program on mallctl
 };
 
 class BpfObject {
@@ -60,6 +64,17 @@ class BpfObject {
   /// Page faults, and the purges attached after this call. Errc::unsupported when this kernel has no such
   /// tracepoints; what comes back is not known then.
   Status attach_page_faults();
+  /// Huge pages that the kernel makes of small ones. Errc::unsupported where it has none.
+  Status attach_collapses();
+  /// False: this kernel does not say whose memory it collapsed.
+  [[nodiscard]] bool knows_collapses() const;
+  /// Functions of jemalloc's, as (offset in the file, enum jt_api). Errc::unsupported: not on this kernel.
+  Result<Uprobes> attach_mallctl(int file, const std::vector<std::pair<uint64_t, jt_api>>& functions);
+  /// Locks, TLB flushes, reclaim and OOM kills: each where this kernel has its tracepoints.
+  struct Context {
+    bool lock = false, flushes = false, reclaim = false, oom = false;
+  };
+  Context attach_context();
   Result<Uprobes> attach_probes(int file, const std::vector<uint64_t>& offsets);
   /// What begins from here on is not counted.
   void stop_counting();
@@ -86,8 +101,13 @@ class BpfObject {
   [[nodiscard]] std::optional<jt_counters> counters(const jt_target_id& id) const;
   [[nodiscard]] std::optional<jt_hist> histogram(const jt_target_id& id, uint8_t transition,
                                                  uint8_t payer) const;
+  /// Of all targets, some at a time: 0.3 us each where the two above take 3 us.
+  void each_counters(const std::function<void(const jt_target_id&, const jt_counters&)>& visit) const;
+  void each_histogram(const std::function<void(const jt_hist_key&, const jt_hist&)>& visit) const;
   [[nodiscard]] std::vector<std::pair<jt_payer_key, jt_payer_work>> payers() const;
   [[nodiscard]] std::vector<std::pair<jt_callsite_key, jt_calls>> callsites() const;
+  /// What it waited for, as far as attach_context() could see; nullopt: nothing yet.
+  [[nodiscard]] std::optional<jt_waits> waits(const jt_target_id& id) const;
   /// How often it happened; nullopt when this kernel does not count it, or the map could not be read.
   [[nodiscard]] std::optional<uint64_t> loss(jt_loss kind) const;
   /// nullopt: unreadable.

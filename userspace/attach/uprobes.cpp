@@ -18,6 +18,7 @@ namespace {
 
 // Linux 6.6, include/uapi/linux/bpf.h: newer than the headers of Debian 12.
 constexpr uint32_t trace_uprobe_multi = 48;
+constexpr uint32_t trace_uprobe_session = 57;  // 6.13
 
 struct UprobeMultiAttr {
   uint32_t prog_fd, target_fd, attach_type, flags;
@@ -25,10 +26,12 @@ struct UprobeMultiAttr {
   uint32_t count, link_flags, pid, pad;
 };
 
-int create_multi_link(int prog_fd, const char* path, const std::vector<uint64_t>& offsets) {
+int create_multi_link(int prog_fd, const char* path, const std::vector<uint64_t>& offsets,
+                      const std::vector<uint64_t>& cookies = {}, uint32_t attach_type = trace_uprobe_multi) {
   UprobeMultiAttr attr{};
   attr.prog_fd = static_cast<uint32_t>(prog_fd);
-  attr.attach_type = trace_uprobe_multi;
+  attr.attach_type = attach_type;
+  attr.cookies = cookies.empty() ? 0 : reinterpret_cast<uint64_t>(cookies.data());
   attr.path = reinterpret_cast<uint64_t>(path);
   attr.offsets = reinterpret_cast<uint64_t>(offsets.data());
   attr.count = static_cast<uint32_t>(offsets.size());
@@ -106,6 +109,21 @@ Result<Uprobes> Uprobes::attach(int prog_fd, int file, const std::vector<uint64_
     ASSIGN_OR_RETURN(Fd link, attach_perf(prog_fd, path, offset));
     probes.links_.push_back(std::move(link));
   }
+  return probes;
+}
+
+Result<Uprobes> Uprobes::attach_session(int prog_fd, int file, const std::vector<uint64_t>& offsets,
+                                        const std::vector<uint64_t>& cookies) {
+  for (const uint64_t offset : offsets) {
+    char byte = 0;
+    TRY(read_at(file, offset, &byte, 1));
+  }
+  Fd link(create_multi_link(prog_fd, path_of(file).c_str(), offsets, cookies, trace_uprobe_session));
+  if (!link) {
+    return fail_errno("bpf(BPF_LINK_CREATE, uprobe_session)");
+  }
+  Uprobes probes;
+  probes.links_.push_back(std::move(link));
   return probes;
 }
 

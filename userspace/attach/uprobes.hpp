@@ -21,6 +21,12 @@ class Uprobes {
   /// not have to wait for the disk inside another process's exec.
   static Result<Uprobes> attach(int prog_fd, int file, const std::vector<uint64_t>& offsets, bool multi);
 
+  /// One program at the entry and, where its answer there is 0, at the return of each function (a uprobe
+  /// session, Linux 6.13). `offsets`: where the return address is still on top of the stack. `cookies`: one
+  /// for each offset.
+  static Result<Uprobes> attach_session(int prog_fd, int file, const std::vector<uint64_t>& offsets,
+                                        const std::vector<uint64_t>& cookies);
+
  private:
   std::vector<Fd> links_;
 };

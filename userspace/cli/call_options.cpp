@@ -11,7 +11,7 @@ void add_call_options(CLI::App& app, RawCall& raw) {
       ->type_name("call");
   app.add_flag("--epoch", raw.epoch,
                "have jemalloc count anew first; it takes nearly all its mutexes in turn");
-  app.add_flag("--classes", raw.classes, "also ask for the size classes");
+  app.add_flag("--classes", raw.classes, "one line for each size class that holds much");
   app.add_flag("--purge", raw.purge, "have it give back all dirty and muzzy pages (arena.<i>.purge)");
   app.add_flag("--decay", raw.decay, "have it give back what is due (arena.<i>.decay)");
   app.add_option("--set", raw.sets, "change dirty_decay_ms, muzzy_decay_ms or background_thread")
@@ -42,8 +42,8 @@ Result<CallOptions> check_call(const RawCall& raw) {
     options.sets.push_back(std::move(setting));
   }
   const bool acts = options.purge || options.decay || !options.sets.empty();
-  if (!options.wanted && (acts || options.epoch || options.classes)) {
-    return fail(Errc::usage, "--epoch, --classes, --purge, --decay and --set need --mallctl=call",
+  if (!options.wanted && (acts || options.epoch)) {
+    return fail(Errc::usage, "--epoch, --purge, --decay and --set need --mallctl=call",
                 "a thread of the process is stopped and made to call mallctl: that has to be said");
   }
   const bool one_arena = std::any_of(options.sets.begin(), options.sets.end(),

@@ -25,6 +25,8 @@ constexpr const char* footer =
     "  jemtrace -n 'redis*' -f json     by name, as NDJSON\n"
     "  jemtrace -- ./server --flag      start a command and trace it from exec to exit\n"
     "  jemtrace stats -p 4242           where its memory is now, with or without a trace\n"
+    "  jemtrace diagnose -p 4242        what is wrong, and what to set\n"
+    "  jemtrace advise -p 4242          what other decay settings would hold and cost\n"
     "  jemtrace check                   what this host allows\n\n"
     "Exit status: 0 ok; 1 failure; 2 usage; 3 nothing selected uses jemalloc; 77 this host cannot trace;\n"
     "with -- CMD, its own; with --strict, 4 if something was lost. See jemtrace(8).";
@@ -33,9 +35,13 @@ constexpr const char* footer =
 struct Raw {
   std::vector<std::string> pids, names, cgroups, users;
   std::string duration, interval, format = "text", output, image;
-  bool events = false, no_refaults = false, strict = false, verbose = false, schema = false, rebuild = false,
-       arenas = false;
+  bool events = false, no_refaults = false, passive = false, strict = false, verbose = false, schema = false,
+       rebuild = false, arenas = false;
   RawCall call;
+  RawDiagnose diagnose;
+  MergeOptions merge;
+  RawServe serve;
+  AdviseOptions advise;
 };
 
 void add_selection(CLI::App& app, Raw& raw) {
@@ -111,11 +117,13 @@ Result<Options> check(const Raw& raw, Verb verb, std::vector<std::string> comman
   options.output = raw.output;
   options.events = raw.events;
   options.refaults = !raw.no_refaults;
+  options.passive = raw.passive;
   options.strict = raw.strict;
   options.verbose = raw.verbose;
   options.image = raw.image;
   options.rebuild = raw.rebuild;
   options.arenas = raw.arenas;
+  options.merge = raw.merge;
   TRY(fill_selection(raw, options.selection));
   ASSIGN_OR_RETURN(options.call, check_call(raw.call));
   if ((options.call.wanted || verb == Verb::prof) &&
@@ -124,6 +132,13 @@ Result<Options> check(const Raw& raw, Verb verb, std::vector<std::string> comman
   }
   if (verb == Verb::prof) {
     ASSIGN_OR_RETURN(options.prof, check_prof(raw.call));
+  }
+  if (verb == Verb::diagnose) {
+    ASSIGN_OR_RETURN(options.diagnose, check_diagnose(raw.diagnose, options.selection));
+  }
+  if (verb == Verb::serve) {
+    ASSIGN_OR_RETURN(options.serve, check_serve(raw.serve));
+    options.interval = std::chrono::seconds(10);
   }
   if (!raw.duration.empty()) {
     ASSIGN_OR_RETURN(options.duration, parse_duration(raw.duration));
@@ -134,9 +149,14 @@ Result<Options> check(const Raw& raw, Verb verb, std::vector<std::string> comman
   if (!options.command.empty() && !options.selection.everything()) {
     return fail(Errc::usage, "a command behind -- and a selection of processes exclude each other");
   }
-  if (!options.command.empty() && verb != Verb::trace) {
-    return fail(Errc::usage, "only tracing can start a command");
+  if (!options.command.empty() && verb != Verb::trace && verb != Verb::sweep) {
+    return fail(Errc::usage, "only tracing and sweep can start a command");
   }
+  if (options.command.empty() && verb == Verb::sweep) {
+    return fail(Errc::usage, "sweep needs a command to run: jemtrace sweep -- CMD");
+  }
+  options.advise = raw.advise;
+  TRY(check_advise(options.advise, !options.selection.everything(), options.format == Format::json));
   return options;
 }
 
@@ -158,6 +178,7 @@ Parsed parse(int argc, const char* const* argv) {
   app.add_option("-d,--duration", raw.duration, "stop after this time (500ms, 30s, 2m)")->type_name("DUR");
   app.add_option("-i,--interval", raw.interval, "time between two lines [1s]")->type_name("DUR");
   app.add_flag("--events", raw.events, "print every transition and sweep, not only their sums");
+  app.add_flag("--passive", raw.passive, "also see what programs ask their own jemalloc (mallctl)");
   app.add_flag("--no-refaults", raw.no_refaults, "do not look at page faults: what comes back is not known");
   app.add_flag("--strict", raw.strict, "exit status 4 if something was lost or a wanted role has no site");
   app.add_flag("-v,--verbose", raw.verbose, "say on standard error what is done and how long it takes");
@@ -183,6 +204,33 @@ Parsed parse(int argc, const char* const* argv) {
   CLI::App* prof = app.add_subcommand("prof", "jemalloc's heap profiler in a process: dump, on, off");
   add_selection(*prof, raw);
   add_prof_options(*prof, raw.call);
+  CLI::App* diagnose = app.add_subcommand(
+      "diagnose", "what is wrong with a process's memory, on what evidence, and what to set");
+  add_selection(*diagnose, raw);
+  add_format(*diagnose, raw);
+  diagnose->add_option("-d,--duration", raw.duration, "watch for this long [30s]")->type_name("DUR");
+  add_diagnose_options(*diagnose, raw.diagnose);
+  CLI::App* merge = app.add_subcommand("merge", "add up the histograms and counters of many runs and hosts");
+  add_merge_options(*merge, raw.merge);
+  add_format(*merge, raw);
+  CLI::App* serve = app.add_subcommand("serve", "metrics for Prometheus and OpenTelemetry");
+  add_selection(*serve, raw);
+  serve->add_option("-i,--interval", raw.interval, "time between two samples of a process [10s]")
+      ->type_name("DUR");
+  serve->add_flag("--no-refaults", raw.no_refaults,
+                  "do not look at page faults: what comes back is not known");
+  add_serve_options(*serve, raw.serve);
+  CLI::App* advise = app.add_subcommand(
+      "advise", "what other decay settings would hold and cost: a simulation over what a process does");
+  add_selection(*advise, raw);
+  add_format(*advise, raw);
+  advise->add_option("-d,--duration", raw.duration, "watch for this time [30s]")->type_name("DUR");
+  add_advise_options(*advise, raw.advise);
+  CLI::App* sweep = app.add_subcommand(
+      "sweep", "run a command (behind --) under several settings, measured beside predicted");
+  add_format(*sweep, raw);
+  sweep->add_option("-d,--duration", raw.duration, "end each run after this time")->type_name("DUR");
+  add_sweep_options(*sweep, raw.advise);
   CLI::App* host =
       app.add_subcommand("check", "what this host allows, and what to do about what it does not");
   add_format(*host, raw);
@@ -209,6 +257,16 @@ Parsed parse(int argc, const char* const* argv) {
     verb = Verb::stats;
   } else if (prof->parsed()) {
     verb = Verb::prof;
+  } else if (diagnose->parsed()) {
+    verb = Verb::diagnose;
+  } else if (merge->parsed()) {
+    verb = Verb::merge;
+  } else if (serve->parsed()) {
+    verb = Verb::serve;
+  } else if (advise->parsed()) {
+    verb = Verb::advise;
+  } else if (sweep->parsed()) {
+    verb = Verb::sweep;
   } else if (host->parsed()) {
     verb = Verb::check;
   }

@@ -5,13 +5,30 @@
 #include <string>
 #include <vector>
 
+#include "cli/advise_options.hpp"
 #include "cli/call_options.hpp"
+#include "cli/diagnose_options.hpp"
+#include "cli/merge_options.hpp"
+#include "cli/serve_options.hpp"
 #include "discover/selection.hpp"
 #include "util/result.hpp"
 
 namespace jemtrace::cli {
 
-enum class Verb { trace, list, image, stats, prof, check, json_schema };
+enum class Verb {
+  trace,
+  list,
+  image,
+  stats,
+  prof,
+  diagnose,
+  advise,
+  sweep,
+  serve,
+  merge,
+  check,
+  json_schema
+};
 enum class Format { text, json };
 
 /// The command line, checked.
@@ -25,6 +42,7 @@ struct Options {
   std::string output;  // empty: stdout
   bool events = false;
   bool refaults = true;
+  bool passive = false;
   bool strict = false;
   bool verbose = false;
   std::string image;  // a file or a pid
@@ -32,6 +50,10 @@ struct Options {
   bool arenas = false;  // of stats
   CallOptions call;     // of stats
   ProfOptions prof;
+  DiagnoseOptions diagnose;
+  MergeOptions merge;
+  ServeOptions serve;
+  AdviseOptions advise;  // and of sweep
 };
 
 /// What to do, or what to print and leave with: help and version are no errors.

@@ -44,8 +44,18 @@ Result<int> dispatch(const Options& options) {
       return stats(options);
     case Verb::prof:
       return prof(options);
+    case Verb::diagnose:
+      return diagnose(options);
+    case Verb::merge:
+      return merge(options);
+    case Verb::serve:
+      return serve_metrics(options);
     case Verb::check:
       return check(options);
+    case Verb::advise:
+      return advise_settings(options);
+    case Verb::sweep:
+      return sweep(options);
     case Verb::json_schema:
       std::fputs(render::json_schema().c_str(), stdout);
       return exit_status::ok;

@@ -53,6 +53,11 @@ Result<int> image(const Options& options);
 Result<int> stats(const Options& options);
 Result<int> stats_by_call(const Options& options);
 Result<int> prof(const Options& options);
+Result<int> diagnose(const Options& options);
+Result<int> merge(const Options& options);
+Result<int> serve_metrics(const Options& options);
+Result<int> advise_settings(const Options& options);
+Result<int> sweep(const Options& options);
 Result<int> check(const Options& options);
 
 }  // namespace jemtrace::cli

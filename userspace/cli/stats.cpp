@@ -38,13 +38,13 @@ Result<int> stats(const Options& options) {
       continue;
     }
     made->arenas = options.arenas;
+    made->classes = options.call.classes;
     results->out().stats(*made);
     ++printed;
   }
   TRY(results->finish());
   if (printed == 0) {
-    return fail(Errc::no_target, "nothing selected uses jemalloc",
-                "jemtrace list shows the processes that do");
+    return tl::unexpected(found.nothing());
   }
   return exit_status::ok;
 }

@@ -146,6 +146,7 @@ Result<int> stats_by_call(const Options& options) {
   };
   ASSIGN_OR_RETURN(render::StatsReport report, report_on(proc, process));
   report.arenas = options.arenas;
+  report.classes = options.call.classes;
   ASSIGN_OR_RETURN(const std::unique_ptr<Results> results, Results::open(options, true));
   results->out().stats(report);
   TRY(results->finish());

@@ -190,6 +190,7 @@ Status Trace::start() {
   collect::TracerOptions tracing{.selection = options_.selection,
                                  .every_event = options_.events,
                                  .refaults = options_.refaults,
+                                 .passive = options_.passive,
                                  .time_mmap = options_.events || overcommit_is_never()};
   times_mmap_ = tracing.time_mmap;
   if (!options_.command.empty()) {

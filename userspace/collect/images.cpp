@@ -5,6 +5,8 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <array>
+#include <cerrno>
 #include <thread>
 
 #include "util/text.hpp"
@@ -58,7 +60,12 @@ bool is_program_text(const discover::Mapping& mapping) {
 }
 
 Result<Fd> open_mapped(const ProcRoot& proc, pid_t pid, const discover::Mapping& mapping) {
-  return open_file(discover::map_file_path(proc, pid, mapping), O_RDONLY | O_NONBLOCK);
+  auto file = open_file(discover::map_file_path(proc, pid, mapping), O_RDONLY | O_NONBLOCK);
+  if (!file && (file.error().sys == EPERM || file.error().sys == EACCES)) {
+    // EPERM since 5.9 (12886f8ab10c), which knows CAP_CHECKPOINT_RESTORE.
+    file.error().hint = "run as root, or give the program CAP_CHECKPOINT_RESTORE and CAP_SYS_PTRACE";
+  }
+  return file;
 }
 
 std::string file_path(const discover::Mapping& mapping) {
@@ -132,17 +139,26 @@ Status Images::announce(const jt_file& name, const TracedImage* image, uint64_t 
   return bpf_->set_file(name, info);
 }
 
-/// A file that cannot be read or parsed is no reason to lose the others: it counts as holding no jemalloc.
-locate::Located Images::look_inside(int file, bool regular, const std::string& path) {
-  constexpr size_t max_refused = 100;
+Result<locate::Located> Images::find_inside(int file, bool regular, const std::string& path) {
   if (auto known = regular && !rebuild_ ? locator_.recall(file, path) : std::nullopt) {
     return std::move(*known);
   }
   const auto may_hold = regular ? locate::may_hold_jemalloc(file) : Result<bool>(false);
   if (!may_hold || !*may_hold) {
-    return {};
+    return locate::Located{};
   }
-  auto located = locator_.locate(file, path, rebuild_);
+  return locator_.locate(file, path, rebuild_);
+}
+
+/// A file that cannot be read or parsed is no reason to lose the others: it counts as holding no jemalloc.
+locate::Located Images::look_inside(int file, bool regular, const std::string& path) {
+  constexpr size_t max_refused = 100;
+  auto located = find_inside(file, regular, path);
+  if (located && located->image && located->image->text.size == 0) {
+    const locate::Image& image = *located->image;
+    located = fail(Errc::unsupported, fmt::format("jemalloc {}: {}", image.version.text,
+                                                  image.notes.empty() ? path : image.notes.back()));
+  }
   if (!located) {
     if (refused_.size() < max_refused) {
       refused_.push_back(escape(located.error().message()));
@@ -171,6 +187,13 @@ Result<const TracedImage*> Images::look_at(Fd file, const jt_file& name, const s
   }
   if (bpf_ != nullptr) {
     TRY(announce(name, image, file_size));
+  }
+  // Programs are updated, containers come and go: over months there are many files without a jemalloc. Looked
+  // at again, they are found not to have one again.
+  constexpr size_t most_files = 65536;
+  if (by_name_.size() >= most_files) {
+    std::erase_if(by_name_, [](const auto& known) { return known.second == nullptr; });
+    std::erase_if(by_file_, [](const auto& known) { return known.second == nullptr; });
   }
   by_name_[{name.dev, name.ino}] = image;
   return image;
@@ -220,6 +243,39 @@ void Images::drop_wrong_probes() {
   }
 }
 
+void Images::watch_mallctl(TracedImage& traced, int file) {
+  static const std::map<std::string, jt_api> known = {{"mallctl", JT_API_MALLCTL},
+                                                      {"mallctlbymib", JT_API_BYMIB},
+                                                      {"mallctlnametomib", JT_API_NAMETOMIB},
+                                                      {"malloc_stats_print", JT_API_STATS_PRINT}};
+  constexpr std::array<uint8_t, 4> endbr64 = {0xf3, 0x0f, 0x1e, 0xfa};
+  const locate::TextSegment& text = traced.image.text;
+  std::vector<std::pair<uint64_t, jt_api>> functions;
+  for (const auto& [name, vaddr] : traced.image.api) {
+    const auto api = known.find(name);
+    if (api == known.end() || vaddr < text.vaddr || vaddr - text.vaddr >= text.size) {
+      continue;
+    }
+    uint64_t offset = vaddr - text.vaddr + text.offset;
+    // A breakpoint on endbr64 would have to be single-stepped.
+    std::array<uint8_t, 4> code{};
+    if (read_at(file, offset, code.data(), code.size()) && code == endbr64) {
+      offset += code.size();
+    }
+    functions.emplace_back(offset, api->second);
+  }
+  if (functions.empty()) {
+    traced.image.notes.emplace_back("passive: no symbol names its mallctl");
+    return;
+  }
+  auto probes = bpf_->attach_mallctl(file, functions);
+  if (probes) {
+    traced.mallctl_probes = std::move(*probes);
+  } else {
+    traced.image.notes.push_back("passive: " + probes.error().message());
+  }
+}
+
 Status Images::trace(TracedImage& traced, int file) {
   std::vector<std::pair<uint64_t, jt_site>> sites;
   sites.reserve(traced.image.call_sites.size() + 4);
@@ -249,6 +305,9 @@ Status Images::trace(TracedImage& traced, int file) {
       traced.probed.clear();
     }
   }
+  if (passive_) {
+    watch_mallctl(traced, file);
+  }
   return {};
 }
 
@@ -275,6 +334,9 @@ void Images::detach_probes() {
   for (const auto& image : images_) {
     if (image->probes) {
       closers.emplace_back([&probes = image->probes] { probes.reset(); });
+    }
+    if (image->mallctl_probes) {
+      closers.emplace_back([&probes = image->mallctl_probes] { probes.reset(); });
     }
   }
   for (std::thread& closer : closers) {

@@ -28,6 +28,7 @@ struct TracedImage {
   locate::Image image;
   bool cached = false;  // as it was found earlier
   std::optional<attach::Uprobes> probes;
+  std::optional<attach::Uprobes> mallctl_probes;
   std::vector<locate::ProbeSite> probed;
   std::string probe_error;  // why there are no probes, if there should be some
   std::string distrust;     // why probes were taken off again: they were wrong
@@ -52,8 +53,9 @@ class Images {
  public:
   /// `bpf` is told about each file and image; nullptr: only look, nothing is traced.
   /// `rebuild`: what the cache knows is not believed, and replaced.
-  explicit Images(attach::BpfObject* bpf, bool rebuild = false)
-      : bpf_(bpf), locator_(locate::Locator::standard()), rebuild_(rebuild) {}
+  /// `passive`: what programs ask their jemalloc is seen, too.
+  explicit Images(attach::BpfObject* bpf, bool rebuild = false, bool passive = false)
+      : bpf_(bpf), locator_(locate::Locator::standard()), rebuild_(rebuild), passive_(passive) {}
 
   /// The images that a process maps, where it maps them. Files not seen before are looked at.
   Result<std::vector<jt_target_image>> mapped_by(const ProcRoot& proc, pid_t pid);
@@ -83,14 +85,16 @@ class Images {
 
   Result<TracedImage*> add(Fd file, const std::string& path, locate::Located located);
   Status trace(TracedImage& traced, int file);
+  void watch_mallctl(TracedImage& traced, int file);
   static jt_image kernel_view(const TracedImage& traced);
   Status announce(const jt_file& name, const TracedImage* image, uint64_t file_size);
 
+  Result<locate::Located> find_inside(int file, bool regular, const std::string& path);
   locate::Located look_inside(int file, bool regular, const std::string& path);
 
   attach::BpfObject* bpf_;
   locate::Locator locator_;
-  bool rebuild_;
+  bool rebuild_, passive_;
   std::vector<std::string> refused_;
   bool follows_process_madvise_ = false;
   std::vector<std::unique_ptr<TracedImage>> images_;

@@ -19,6 +19,7 @@ Result<bool> look_at_process(const ProcRoot& proc, Images& images, Target& targe
   for (const jt_target_image& image : mapped) {
     target.images.push_back(images.by_index(image.image));
   }
+  target.program_conf = program_conf(target.process.pid, images, mapped);
   target.read = reader_of(target.process.pid, images, mapped);
   return !mapped.empty();
 }
@@ -42,6 +43,15 @@ Result<Target> target_with_images(const ProcRoot& proc, pid_t pid, Images& image
 }
 
 }  // namespace
+
+Error Inspection::nothing() const {
+  if (!images->refused().empty()) {
+    return {Errc::no_target, "nothing selected uses a jemalloc that can be read", 0, ""};
+  }
+  return {Errc::no_target, "nothing selected uses jemalloc", 0,
+          unreadable > 0 ? "some processes could not be read: run as root"
+                         : "jemtrace list shows the processes that do"};
+}
 
 Result<Inspection> inspect(const ProcRoot& proc, const discover::Selection& selection) {
   Inspection out;

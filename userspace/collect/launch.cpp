@@ -9,13 +9,15 @@
 
 #include <array>
 #include <cerrno>
+#include <cstdlib>
 
 #include "util/text.hpp"
 
 namespace jemtrace::collect {
 namespace {
 
-[[noreturn]] void run_child(const std::vector<std::string>& command, int start, int failed) {
+[[noreturn]] void run_child(const std::vector<std::string>& command,
+                            const std::map<std::string, std::string>& environment, int start, int failed) {
   char go = 0;
   ssize_t n = 0;
   do {
@@ -30,6 +32,9 @@ namespace {
   sigemptyset(&none);
   ::sigprocmask(SIG_SETMASK, &none, nullptr);
   ::signal(SIGPIPE, SIG_DFL);
+  for (const auto& [name, value] : environment) {
+    ::setenv(name.c_str(), value.c_str(), 1);
+  }
   std::vector<char*> argv;
   argv.reserve(command.size() + 1);
   for (const std::string& arg : command) {
@@ -56,7 +61,8 @@ Result<Pipe> make_pipe() {
 
 }  // namespace
 
-Result<Launch> Launch::prepare(std::vector<std::string> command) {
+Result<Launch> Launch::prepare(std::vector<std::string> command,
+                               const std::map<std::string, std::string>& environment) {
   ASSIGN_OR_RETURN(Pipe start, make_pipe());
   ASSIGN_OR_RETURN(Pipe failed, make_pipe());
   Launch launch;
@@ -67,7 +73,7 @@ Result<Launch> Launch::prepare(std::vector<std::string> command) {
   }
   if (pid == 0) {
     start.write.reset();
-    run_child(launch.command_, start.read.get(), failed.write.get());
+    run_child(launch.command_, environment, start.read.get(), failed.write.get());
   }
   launch.pid_ = pid;
   launch.pidfd_ = Fd(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));

@@ -2,6 +2,7 @@
 
 #include <sys/types.h>
 
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -14,8 +15,9 @@ namespace jemtrace::collect {
 /// A command that is started only when everything is in place to trace it.
 class Launch {
  public:
-  /// Forks; the child waits. Its pid is known, exec has not happened.
-  static Result<Launch> prepare(std::vector<std::string> command);
+  /// Forks; the child waits. Its pid is known, exec has not happened. `environment`: added to ours.
+  static Result<Launch> prepare(std::vector<std::string> command,
+                                const std::map<std::string, std::string>& environment = {});
   Launch(Launch&&) = default;
   Launch& operator=(Launch&&) = default;
   /// A child that was never let go is killed.

@@ -6,7 +6,9 @@
 #include <iterator>
 #include <memory>
 
+#include "discover/container.hpp"
 #include "read/conf.hpp"
+#include "read/conf_variables.hpp"
 #include "read/structures.hpp"
 
 namespace jemtrace::collect {
@@ -90,7 +92,8 @@ bool apply_effective(ledger::TargetInfo& info, const ledger::Reading& reading) {
   return true;
 }
 
-ReadJemalloc reader_of(pid_t pid, const Images& images, std::span<const jt_target_image> mapped) {
+ReadJemalloc reader_of(pid_t pid, const Images& images, std::span<const jt_target_image> mapped,
+                       bool with_backlog) {
   std::vector<MappedImage> readable;
   for (const jt_target_image& image : mapped) {
     const TracedImage* traced = images.by_index(image.image);
@@ -100,16 +103,16 @@ ReadJemalloc reader_of(pid_t pid, const Images& images, std::span<const jt_targe
     }
   }
   const bool all_readable = readable.size() == mapped.size();
-  return [pid, readable, all_readable](bool with_ranges) -> Result<ledger::Reading> {
+  return [pid, readable, all_readable, with_backlog](bool with_ranges) -> Result<ledger::Reading> {
     if (readable.empty()) {
       return fail(Errc::unsupported, "where this build keeps its numbers is not known");
     }
     const read::ProcessMemory memory(pid);
     std::optional<ledger::Reading> all;
     for (const MappedImage& image : readable) {
-      ASSIGN_OR_RETURN(
-          ledger::Reading one,
-          read::Reader(memory, *image.structures, image.bias).read({.with_ranges = with_ranges}));
+      ASSIGN_OR_RETURN(ledger::Reading one,
+                       read::Reader(memory, *image.structures, image.bias)
+                           .read({.with_ranges = with_ranges, .with_backlog = with_backlog}));
       if (all) {
         append(*all, std::move(one));
       } else {
@@ -123,6 +126,21 @@ ReadJemalloc reader_of(pid_t pid, const Images& images, std::span<const jt_targe
     }
     return std::move(*all);
   };
+}
+
+read::ProgramConf program_conf(pid_t pid, const Images& images, std::span<const jt_target_image> mapped) {
+  read::ProgramConf conf;
+  const TracedImage* traced = mapped.empty() ? nullptr : images.by_index(mapped.front().image);
+  if (traced == nullptr) {
+    return conf;
+  }
+  const uint64_t bias = read::load_bias(traced->image, mapped.front().start, mapped.front().file_offset);
+  const read::ProcessMemory memory(pid);
+  for (const locate::ConfVariable& variable : traced->image.conf_variables) {
+    (variable.name == "malloc_conf" ? conf.conf : conf.harder) =
+        read::read_conf_variable(memory, variable, bias);
+  }
+  return conf;
 }
 
 ledger::ImageInfo describe(const TracedImage& traced) {
@@ -181,13 +199,16 @@ ledger::TargetInfo describe(const ProcRoot& proc, const Target& target) {
   info.comm = target.process.comm;
   info.exe = target.process.exe;
   info.cgroup = target.process.cgroup;
+  if (auto container = discover::container_of(info.cgroup)) {
+    info.container = {std::move(container->runtime), std::move(container->id), std::move(container->pod_uid)};
+  }
   for (const TracedImage* image : target.images) {
     info.images.push_back(describe(*image));
   }
   if (!target.images.empty()) {
     const locate::Image& image = target.images.front()->image;
     const read::Conf conf = read::read_conf(proc, target.process.pid, image.version.text,
-                                            image.conf_variable(), image.symbol_prefix);
+                                            image.conf_variable(), image.symbol_prefix, target.program_conf);
     for (const auto& [key, setting] : conf.settings) {
       info.conf[key] = {setting.value, setting.source};
     }

@@ -7,9 +7,11 @@
 
 #include "collect/images.hpp"
 #include "collect/observe.hpp"
+#include "collect/passive.hpp"
 #include "discover/process.hpp"
 #include "jemtrace/abi.h"
 #include "ledger/model.hpp"
+#include "read/conf.hpp"
 #include "sample/memory.hpp"
 
 namespace jemtrace::collect {
@@ -29,8 +31,11 @@ struct Target {
   ledger::Sample last_sample;
   uint64_t muzzy_extents_at_sample = 0;
 
-  ReadJemalloc read;  // its numbers; empty: not known where they are
+  jemtrace::read::ProgramConf program_conf;
+  ReadJemalloc read;          // its numbers; empty: not known where they are
+  ReadJemalloc read_backlog;  // and how old its pages are for the decay
   sample::Budget read_budget;
+  Passive passive;
   ledger::States states;
   uint64_t states_ns = 0;  // CLOCK_MONOTONIC of `states`
   ledger::Series overhead;
@@ -39,6 +44,7 @@ struct Target {
 
   ledger::Totals final_totals;
   ledger::Waiting final_waiting;
+  jt_waits final_waits{};
   std::vector<ledger::ThreadWork> final_payers;
   std::vector<ledger::CallSiteTotals> final_callsites;
   std::vector<std::string> caveats;
@@ -56,7 +62,10 @@ ledger::ImageInfo describe(const TracedImage& image);
 bool apply_effective(ledger::TargetInfo& info, const ledger::Reading& reading);
 
 /// Reads jemalloc's numbers out of the process's memory: of all its images, the arenas of one behind those of
-/// the other. Fails with the reason where none of them can be read.
-ReadJemalloc reader_of(pid_t pid, const Images& images, std::span<const jt_target_image> mapped);
+/// the other. Fails with the reason where none of them can be read. `with_backlog`: read::ReadOptions'.
+ReadJemalloc reader_of(pid_t pid, const Images& images, std::span<const jt_target_image> mapped,
+                       bool with_backlog = false);
+/// What the program says to the first of its jemallocs in variables of its own.
+read::ProgramConf program_conf(pid_t pid, const Images& images, std::span<const jt_target_image> mapped);
 
 }  // namespace jemtrace::collect

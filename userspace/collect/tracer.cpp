@@ -54,8 +54,15 @@ attach::LoadOptions load_options(const TracerOptions& options) {
   attach::LoadOptions load;
   load.register_all = !options.launch && !options.selection.only_pids();
   load.time_mmap = options.time_mmap;
+  load.context = options.context;
   load.events = options.every_event ? attach::Events::all : attach::Events::none;
+  load.mallctl = options.passive;
   load.event_ring_bytes = 8 << 20;  // mapped twice in a row: counts twice in our RSS
+  if (options.slow_ns && !options.every_event) {
+    load.events = attach::Events::slow;
+    load.slow_ns = *options.slow_ns;
+    load.event_ring_bytes = 1 << 20;
+  }
   load.chunks =
       options.refaults ? 4096 : 0;  // 8 MiB of kernel memory, for what 8 GiB purged in the last minute
   if (!load.register_all) {
@@ -72,7 +79,7 @@ Tracer::Tracer(TracerOptions options, Listener listener, ProcRoot proc,
       listener_(std::move(listener)),
       proc_(std::move(proc)),
       bpf_(std::move(bpf)),
-      images_(bpf_.get()) {}
+      images_(bpf_.get(), false, options_.passive) {}
 
 Tracer::~Tracer() {
   stop();
@@ -96,11 +103,13 @@ Result<std::unique_ptr<Tracer>> Tracer::start(TracerOptions options, Listener li
     if (tracer->options_.refaults && !tracer->bpf_->attach_page_faults()) {
       tracer->options_.refaults = false;  // not on this kernel: the summary says unknown
     }
+    (void)tracer->bpf_->attach_collapses();  // without huge pages in this kernel: the summary says unknown
     TRY(tracer->bpf_->attach_lifecycle());
     TRY(tracer->bpf_->attach_syscalls());
     if (tracer->options_.every_event) {
       TRY(tracer->bpf_->attach_mremap());
     }
+    tracer->context_ = tracer->bpf_->attach_context();
   }
   {
     const Stopwatch watch(tracer->timings_.scan_ns);
@@ -159,6 +168,10 @@ Status Tracer::scan_process(pid_t pid, bool required) {
     if (required && discover::has_ended(proc_, process)) {
       return fail(Errc::gone, fmt::format("pid {} ({}) has ended", pid, escape(process.comm)));
     }
+    if (required && !images_.refused().empty()) {
+      return fail(Errc::no_target, fmt::format("pid {} ({}) uses no jemalloc that can be traced: {}", pid,
+                                               escape(process.comm), images_.refused().back()));
+    }
     if (required) {
       return fail(Errc::no_target,
                   fmt::format("pid {} ({}) does not use jemalloc", pid, escape(process.comm)),
@@ -181,18 +194,29 @@ Status Tracer::scan_process(pid_t pid, bool required) {
   return {};
 }
 
+/// Kept until the end: for a trace of weeks there is a limit.
+void Tracer::note(std::string text) {
+  constexpr size_t most = 100;
+  if (notes_.size() < most) {
+    notes_.push_back(std::move(text));
+  }
+}
+
 Target* Tracer::find(const jt_target_id& id) const {
   const auto it = targets_.find(id.born_ns);
   return it == targets_.end() ? nullptr : it->second.get();
 }
 
-void Tracer::adopt(const jt_target& kernel, bool from_its_start) {
+void Tracer::adopt(const jt_target& kernel, bool from_its_start, const jt_event_header* event) {
   Target* target = find(kernel.id);
   if (target == nullptr) {
     auto process = discover::read_process(proc_, static_cast<pid_t>(kernel.id.tgid));
     if (!process) {
-      // It has exited already: what it did is in the maps, who it was is only known by its number.
+      // It has exited already: what it did is in the maps, who it was is only known by its number and name.
       process = discover::Process{.pid = static_cast<pid_t>(kernel.id.tgid)};
+      if (event != nullptr) {
+        process->comm = std::string(event->comm, ::strnlen(event->comm, sizeof event->comm));
+      }
     }
     if (!wanted(*process)) {
       bpf_->remove_target(kernel.id.tgid);
@@ -216,6 +240,10 @@ void Tracer::adopt(const jt_target& kernel, bool from_its_start) {
     return;
   }
   target->read = reader_of(target->process.pid, images_, std::span(kernel.images, kernel.n_images));
+  target->read_backlog =
+      reader_of(target->process.pid, images_, std::span(kernel.images, kernel.n_images), true);
+  target->program_conf =
+      program_conf(target->process.pid, images_, std::span(kernel.images, kernel.n_images));
   target->info = describe(proc_, *target);
   if (known == 0) {
     sample(*target, totals(*target));
@@ -263,16 +291,51 @@ void Tracer::handle(const jt_event_header& event) {
       break;
     case JT_EV_NEW_IMAGE:
       if (const auto target = bpf_->target(event.id.tgid); target && target->id.born_ns == event.id.born_ns) {
-        adopt(*target, true);
+        adopt(*target, true, &event);
       } else if (images_.by_index(lifecycle.image) != nullptr) {
         // It has ended since: its own record says which image it had.
         jt_target past{.id = event.id, .n_images = 1, .flags = 0, .images = {}};
         past.images[0].image = lifecycle.image;
-        adopt(past, true);
+        adopt(past, true, &event);
       }
+      break;
+    case JT_EV_OOM:
+      if (listener_.on_oom) {
+        const jt_event_header& h = lifecycle.h;
+        listener_.on_oom({.pid = static_cast<pid_t>(lifecycle.parent),
+                          .comm = std::string(h.comm, ::strnlen(h.comm, sizeof h.comm)),
+                          .at_ns = h.ts_ns,
+                          .anon_rss_bytes = {},
+                          .file_rss_bytes = {},
+                          .source = "oom:mark_victim"});
+      }
+      break;
+    case JT_EV_MALLCTL:
+      on_mallctl(reinterpret_cast<const jt_mallctl_event&>(event));
       break;
     default:
       break;
+  }
+}
+
+/// What the program asked is compared with its structures where both are of the same moment.
+void Tracer::on_mallctl(const jt_mallctl_event& event) {
+  Target* target = find(event.h.id);
+  if (target == nullptr) {
+    return;
+  }
+  target->passive.add(event);
+  const auto begin = sample::Budget::Clock::now();
+  if (!target->passive.is_fresh_active(event) || !target->read || !target->read_budget.allows(begin)) {
+    return;
+  }
+  const auto reading = target->read(false);
+  const auto end = sample::Budget::Clock::now();
+  target->read_budget.spent(end, end - begin);
+  const auto active =
+      reading ? reading->total(static_cast<uint64_t>(::sysconf(_SC_PAGESIZE))).active : std::nullopt;
+  if (active) {
+    target->passive.compare(event.value, *active);
   }
 }
 
@@ -286,7 +349,7 @@ void Tracer::on_call(const jt_call_event& event) {
 void Tracer::on_fork(const jt_lifecycle_event& event) {
   if (const auto target = bpf_->target(event.h.id.tgid);
       target && target->id.born_ns == event.h.id.born_ns && target->n_images > 0) {
-    adopt(*target, true);
+    adopt(*target, true, &event.h);
     return;
   }
   // Gone already; it had its parent's images.
@@ -296,7 +359,7 @@ void Tracer::on_fork(const jt_lifecycle_event& event) {
       for (const TracedImage* image : parent->images) {
         past.images[past.n_images++].image = image->index;
       }
-      adopt(past, true);
+      adopt(past, true, &event.h);
       return;
     }
   }
@@ -322,7 +385,7 @@ void Tracer::look_at_mapping(const jt_lifecycle_event& event) {
     }
     const auto image = images_.look_at(std::move(*file), event.file, file_path(mapping));
     if (!image) {
-      notes_.push_back(fmt::format("{}: {}", escape(mapping.path), image.error().message()));
+      note(fmt::format("{}: {}", escape(mapping.path), image.error().message()));
     }
     return;
   }
@@ -355,7 +418,7 @@ void Tracer::on_new_file(const jt_lifecycle_event& event) {
       if (status) {
         adopt(target, event.held != 0);
       } else {
-        notes_.push_back(status.error().message());
+        note(status.error().message());
       }
     }
   }
@@ -402,7 +465,7 @@ void Tracer::rescan_after_loss() {
     end(born);
   }
   if (auto status = scan(); !status) {
-    notes_.push_back(status.error().message());
+    note(status.error().message());
   }
 }
 
@@ -459,6 +522,21 @@ ledger::Totals Tracer::totals(const Target& target) const {
   return totals;
 }
 
+void Tracer::visit(const Visitor& visitor) const {
+  bpf_->each_counters([&](const jt_target_id& id, const jt_counters& counters) {
+    if (const Target* target = find(id)) {
+      visitor.counters(*target, counters);
+    }
+  });
+  bpf_->each_histogram([&](const jt_hist_key& key, const jt_hist& histogram) {
+    if (const Target* target = find(key.id);
+        target != nullptr && key.transition < JT_TRANSITIONS && key.payer < JT_PAYERS) {
+      visitor.histogram(*target, static_cast<jt_transition>(key.transition), static_cast<jt_payer>(key.payer),
+                        histogram);
+    }
+  });
+}
+
 void Tracer::sample(Target& target, const ledger::Totals& now) {
   const uint64_t muzzy_extents = now.transitions[JT_DIRTY_MUZZY].total().extents();
   const auto memory =
@@ -477,6 +555,9 @@ void Tracer::sample(Target& target, const ledger::Totals& now) {
     target.rss.lazyfree_end_bytes = memory->lazyfree_bytes;
   }
   read_states(target);
+  if (target.states_ns == 0) {
+    target.states = target.passive.states(monotonic_ns());
+  }
   if (target.states_ns > 0) {
     target.states.age_ms = (monotonic_ns() - target.states_ns) / 1'000'000;
   }
@@ -507,13 +588,35 @@ void Tracer::read_states(Target& target) {
   }
 }
 
+ledger::Waits Tracer::waits(const Target& target) const {
+  const bool over = target.ended || stopped_;
+  const jt_waits seen = over ? target.final_waits : bpf_->waits(target.id).value_or(jt_waits{});
+  ledger::Waits out;
+  if (context_.lock) {
+    out.lock_ns = seen.lock_ns;
+    out.locks = seen.locks;
+  }
+  if (context_.flushes) {
+    out.remote_flushes = seen.remote_flushes;
+  }
+  if (context_.reclaim) {
+    out.reclaim_ns = seen.reclaim_ns;
+    out.reclaims = seen.reclaims;
+  }
+  return out;
+}
+
 void Tracer::finish(Target& target) {
+  target.final_waits = bpf_->waits(target.id).value_or(jt_waits{});
   target.final_totals = totals(target);
   target.final_waiting = bpf_->waiting_pages(target.id);
   sample(target, target.final_totals);
   target.pressed =
       pressed_since(target.pressed_at_start, kernel_memory(proc_, target.process.pid, cgroup_mounts_));
   target.ended_ns = monotonic_ns();
+  if (!options_.details) {
+    return;
+  }
   for (const auto& [key, work] : bpf_->payers()) {
     if (key.id.born_ns == target.id.born_ns) {
       target.final_payers.push_back({.tid = static_cast<pid_t>(key.tid),
@@ -553,17 +656,21 @@ void Tracer::finish(Target& target) {
 }
 
 ledger::Losses Tracer::losses() const {
+  uint64_t untimed = 0;
+  for (const auto& [born, target] : targets_) {
+    untimed += totals(*target).counters.untimed_calls;
+  }
+  return losses(untimed);
+}
+
+ledger::Losses Tracer::losses(uint64_t untimed_of_live) const {
   ledger::Losses losses{};
   for (size_t kind = 0; kind < losses.size(); ++kind) {
     losses[kind] = bpf_->loss(static_cast<jt_loss>(kind));
   }
   // A call of which one end was skipped is counted by its other end: no loss.
-  uint64_t recovered = untimed_of_ended_;
-  for (const auto& [born, target] : targets_) {
-    recovered += totals(*target).counters.untimed_calls;
-  }
   if (auto& missed = losses[JT_LOSS_MISSED_RUN]) {
-    *missed -= std::min(recovered, *missed);
+    *missed -= std::min(untimed_of_ended_ + untimed_of_live, *missed);
   }
   return losses;
 }
@@ -587,6 +694,11 @@ ledger::Summary Tracer::summary(const Target& target) const {
   if (bpf_->features().page_faults) {
     summary.refaults =
         ledger::refaults(counters.refaults, target.final_waiting, huge_pages_possible(target.info));
+  }
+  if (bpf_->knows_collapses()) {
+    summary.collapses = ledger::Collapses{
+        .huge_pages = counters.collapses,
+        .filled_bytes = counters.collapse_filled * static_cast<uint64_t>(::sysconf(_SC_PAGESIZE))};
   }
   summary.losses = losses();
   summary.exact = !target.images.empty() &&
@@ -613,6 +725,9 @@ ledger::Summary Tracer::summary(const Target& target) const {
       summary.caveats.push_back(image.distrust);
       summary.totals.forget_sources();
     }
+  }
+  for (std::string& caveat : target.passive.caveats()) {
+    summary.caveats.push_back(std::move(caveat));
   }
   if (counters.untimed_calls > 0) {
     summary.caveats.push_back(fmt::format(

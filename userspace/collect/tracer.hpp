@@ -21,10 +21,14 @@ namespace jemtrace::collect {
 
 struct TracerOptions {
   discover::Selection selection;
-  bool every_event = false;     // --events: each call is handed on, not only counted
-  bool refaults = true;         // which purged pages are touched again
-  bool time_mmap = false;       // how long mmap takes by which jemalloc gives pages back
-  std::optional<pid_t> launch;  // a process about to exec: it and its descendants are the targets
+  bool every_event = false;         // --events: each call is handed on, not only counted
+  std::optional<uint64_t> slow_ns;  // calls that take at least this long are handed on
+  bool context = false;             // what purges wait for, and OOM kills: Tracer::waits, Listener::on_oom
+  bool refaults = true;             // which purged pages are touched again
+  bool passive = false;             // what the targets ask their own jemalloc
+  bool details = true;              // payers and call sites of each target, read when it ends
+  bool time_mmap = false;           // how long mmap takes by which jemalloc gives pages back
+  std::optional<pid_t> launch;      // a process about to exec: it and its descendants are the targets
 };
 
 /// How long the parts of starting and stopping took, for -v and the benchmarks.
@@ -41,7 +45,8 @@ class Tracer {
   struct Listener {
     std::function<void(Target&)> on_target;  // a target is complete: its images are known
     std::function<void(Target&)> on_end;     // it has ended; its final numbers are in place
-    std::function<void(Target&, const jt_call_event&)> on_call;  // with every_event
+    std::function<void(Target&, const jt_call_event&)> on_call;  // with every_event or slow_ns
+    std::function<void(const ledger::OomKill&)> on_oom;          // with context: any process of the host
   };
 
   static Result<std::unique_ptr<Tracer>> start(TracerOptions options, Listener listener,
@@ -58,11 +63,21 @@ class Tracer {
   [[nodiscard]] std::vector<Target*> live() const;
   /// All that a live target has done so far, or an ended one did.
   [[nodiscard]] ledger::Totals totals(const Target& target) const;
+  /// The same of all live targets at once, in pieces, for who looks at many: what is empty is left out.
+  struct Visitor {
+    std::function<void(const Target&, const jt_counters&)> counters;
+    std::function<void(const Target&, jt_transition, jt_payer, const jt_hist&)> histogram;
+  };
+  void visit(const Visitor& visitor) const;
   /// Takes statm and jemalloc's own numbers, and smaps_rollup when it may have changed; what costs has a
   /// budget.
   void sample(Target& target, const ledger::Totals& now);
+  /// With context: what it has waited for; what this kernel has no tracepoint for is unknown.
+  [[nodiscard]] ledger::Waits waits(const Target& target) const;
   [[nodiscard]] ledger::Summary summary(const Target& target) const;
   [[nodiscard]] ledger::Losses losses() const;
+  /// For who knows the sum of untimed_calls over all live targets already.
+  [[nodiscard]] ledger::Losses losses(uint64_t untimed_of_live) const;
 
   /// Ends tracing: nothing is counted any more, the last numbers of all live targets are taken. The kernel's
   /// hooks are still being left when this returns, which takes longer.
@@ -87,16 +102,19 @@ class Tracer {
   void on_new_file(const jt_lifecycle_event& event);
   void on_fork(const jt_lifecycle_event& event);
   void on_call(const jt_call_event& event);
+  void on_mallctl(const jt_mallctl_event& event);
   void look_at_mapping(const jt_lifecycle_event& event);
 
   /// The kernel side has this process among its targets, with images: makes or completes our record of it.
-  void adopt(const jt_target& target, bool from_its_start);
+  /// `event`: how it was heard of: of one that is gone already it is all that tells its name.
+  void adopt(const jt_target& target, bool from_its_start, const jt_event_header* event = nullptr);
   void end(uint64_t born_ns);
   void read_states(Target& target);
   void finish(Target& target);
   void rescan_after_loss();
   void set_sampling(uint64_t now_ns);
   Target* find(const jt_target_id& id) const;
+  void note(std::string text);
   [[nodiscard]] bool wanted(const discover::Process& process) const;
 
   TracerOptions options_;
@@ -105,7 +123,6 @@ class Tracer {
   std::unique_ptr<attach::BpfObject> bpf_;
   Images images_;
   std::map<uint64_t, std::unique_ptr<Target>> targets_;  // live ones, by born_ns
-  std::vector<std::unique_ptr<Target>> ended_;           // until handed on
   sample::CgroupMounts cgroup_mounts_{proc_};
   uint64_t lifecycle_losses_ = 0;
   uint64_t untimed_of_ended_ = 0;
@@ -116,6 +133,7 @@ class Tracer {
   } sampling_;
   bool stopping_ = false, stopped_ = false;
   std::thread detaching_;
+  attach::BpfObject::Context context_;
   Timings timings_;
   std::vector<std::string> notes_;
 };

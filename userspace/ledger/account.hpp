@@ -59,7 +59,9 @@ struct Account {
   uint64_t uncertain_bytes =
       0;  // may be active or other_heap: mappings in which nothing tells whose they are
   StateAccount active, dirty, muzzy, retained, metadata;
-  std::optional<uint64_t> allocated_bytes, tcache_bytes;
+  /// Of what is active: allocated, of which thread caches hold a part that the program does not; and the
+  /// slack between the blocks in use, which is fragmentation. As jemalloc says, resident or not.
+  std::optional<uint64_t> allocated_bytes, tcache_bytes, slack_bytes;
   std::optional<uint64_t> muzzy_not_resident_bytes;  // the kernel has taken them, or nobody ever touched them
   uint64_t lazyfree_lag_bytes = 0;  // of `redirtied` so much may be lazily freed, and not marked yet
   uint64_t lazyfree_bytes = 0, anon_huge_bytes = 0, swap_bytes = 0;  // of the whole process

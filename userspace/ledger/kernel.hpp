@@ -1,5 +1,7 @@
 #pragma once
 
+#include <sys/types.h>
+
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -21,6 +23,7 @@ struct Vma {
   Kind kind = Kind::other;
   bool zero_fill = false;  // anonymous, right behind a file's mapping: the .bss of that file
   uint64_t rss_bytes = 0, anonymous_bytes = 0, lazyfree_bytes = 0, anon_huge_bytes = 0, swap_bytes = 0;
+  uint64_t shared_bytes = 0;  // other processes map these pages, too
 };
 
 /// What the pages of some ranges are for the kernel.
@@ -47,13 +50,32 @@ struct Cgroup {
   std::optional<uint64_t> limit_bytes;  // the lowest one from it up to what is mounted
   bool unlimited = false;               // no cgroup up there has a limit; false and no limit_bytes: unknown
   std::optional<uint64_t> anon_bytes, inactive_file_bytes;
-  std::optional<uint64_t> pglazyfree, pglazyfreed;  // pages, since the cgroup was made
-  std::optional<Pressure> pressure;                 // version 2
+  std::optional<uint64_t> file_bytes, kernel_bytes;  // page cache with shared memory; the kernel's own
+  std::optional<uint64_t> pglazyfree, pglazyfreed;   // pages, since the cgroup was made
+  std::optional<Pressure> pressure;                  // version 2
+};
+
+/// What a process waited for in the kernel within some time. nullopt: not traced.
+struct Waits {
+  std::optional<uint64_t> lock_ns, locks;        // for its mmap lock, inside purge calls; taken how often
+  std::optional<uint64_t> remote_flushes;        // TLB flushes on other CPUs, inside purge calls
+  std::optional<uint64_t> reclaim_ns, reclaims;  // direct reclaim, on any thread
+};
+
+/// A process that the kernel killed for want of memory.
+struct OomKill {
+  pid_t pid = 0;
+  std::string comm;                                        // untrusted
+  uint64_t at_ns = 0;                                      // CLOCK_MONOTONIC
+  std::optional<uint64_t> anon_rss_bytes, file_rss_bytes;  // as the kernel's log says
+  std::string source;                                      // "oom:mark_victim", "the kernel's log"
 };
 
 /// The whole host.
 struct Host {
   std::optional<uint64_t> pglazyfree, pglazyfreed;  // pages, since boot
+  /// Pages reclaimed from the lists of file pages, lazily freed ones among them; looked at; read again.
+  std::optional<uint64_t> pgsteal_file, pgscan_kswapd, pgscan_direct, workingset_refault_file;
   std::optional<uint64_t> thp_collapse_alloc, thp_split_page, thp_deferred_split_page;
   std::optional<uint64_t> mem_total_bytes, mem_available_bytes;
   std::optional<Pressure> pressure;

@@ -50,10 +50,18 @@ struct Setting {
   std::string value, source;
 };
 
+/// As the path of a cgroup tells.
+struct ContainerInfo {
+  std::string runtime;  // "docker", "containerd", "cri-o", "podman"; empty: unknown
+  std::string id;       // 12 hexadecimal digits
+  std::string pod_uid;  // empty: in no pod
+};
+
 struct TargetInfo {
   pid_t pid = 0;
   uint64_t start_time_ns = 0;     // since boot
   std::string comm, exe, cgroup;  // untrusted
+  Maybe<ContainerInfo> container;
   std::vector<ImageInfo> images;
   std::map<std::string, Setting> conf;  // by jemalloc's option names; absent: unknown
   bool conf_is_effective = false;       // as the process has them, not only as they were asked for
@@ -181,6 +189,13 @@ struct Waiting {
 /// `huge_pages`: can a fault in this process bring one?
 Refaults refaults(const jt_refaults& counted, const Waiting& waiting, bool huge_pages);
 
+/// Huge pages that the kernel made of a target's small ones during the trace (khugepaged, MADV_COLLAPSE).
+/// That fills the holes that purges left, with no fault and nobody asking for the memory.
+struct Collapses {
+  uint64_t huge_pages = 0;    // made; 2 MiB each
+  uint64_t filled_bytes = 0;  // of them, what was not resident before: purged, or never touched
+};
+
 struct Cost {
   Maybe<uint64_t> bpf_run_ns;  // estimate from 1 in 64 calls; without the programs on page faults
   uint64_t events = 0;         // memory syscalls and probe hits seen
@@ -206,8 +221,9 @@ struct Summary {
   States states;  // at the end
   Overhead overhead;
   Pressed pressed;
-  Maybe<Refaults> refaults;  // unset: not measured
-  Losses losses{};           // of the whole host: a lost event has no owner
+  Maybe<Refaults> refaults;    // unset: not measured
+  Maybe<Collapses> collapses;  // unset: this kernel does not say
+  Losses losses{};             // of the whole host: a lost event has no owner
   Cost cost;
   bool decommit = false;  // vm.overcommit_memory is 2: pages go back by mmap(PROT_NONE), not by MADV_DONTNEED
   bool exact = false;     // every role that exactness needs was probed for the whole life of the process

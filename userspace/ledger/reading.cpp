@@ -96,7 +96,9 @@ void Reading::complete_from(const Reading& other) {
     }
   }
   global = other.global;
-  classes = other.classes;
+  if (!other.classes.empty()) {
+    classes = other.classes;
+  }
   epoch = other.epoch;
   cost_ns += other.cost_ns;
   reasons.insert(reasons.end(), other.reasons.begin(), other.reasons.end());

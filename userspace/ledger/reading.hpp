@@ -24,9 +24,14 @@ struct CacheReading {
 
 /// The decay of dirty or of muzzy pages in one arena.
 struct DecayReading {
-  std::optional<int64_t> time_ms;                          // arena.<i>.dirty_decay_ms: -1 never, 0 at once
+  std::optional<int64_t> time_ms;  // arena.<i>.dirty_decay_ms: -1 never, 0 at once
+  std::optional<uint64_t>
+      epoch_ns;  // CLOCK_MONOTONIC: when it last looked at its clock, to a 200th of the time
   std::optional<uint64_t> limit_pages;                     // npages_limit: how many may stay unpurged now
   std::optional<uint64_t> npurge, nmadvise, purged_pages;  // unknown when built without stats
+  std::optional<uint64_t> deadline_ns;                     // when the next epoch may begin; with epoch_ns
+  std::optional<uint64_t> nunpurged_pages;                 // where asked for: pages seen when the epoch began
+  std::vector<uint64_t> backlog_pages;  // where asked for: became unused in each of 200 epochs, oldest first
 };
 
 struct ArenaReading {

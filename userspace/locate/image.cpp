@@ -7,6 +7,7 @@
 #include <map>
 
 #include "locate/call_sites.hpp"
+#include "locate/conf_symbols.hpp"
 #include "locate/eh_frame.hpp"
 #include "locate/elf_file.hpp"
 #include "locate/layout.hpp"
@@ -376,14 +377,16 @@ bool wants_symbols(const ElfFile& file, Family family, Image& image) {
   return true;
 }
 
-/// A file that is no 64-bit little-endian ELF: the strings have to do.
+/// A file that is no 64-bit little-endian ELF: the strings have to do. Its text stays empty: system calls of
+/// 32-bit programs pass no tracepoint (ARCH_TRACE_IGNORE_COMPAT_SYSCALLS), so nothing is known of its
+/// processes.
 std::optional<Image> analyse_strings_only(const Strings& strings, const std::string& why) {
   Image image;
   describe_version(strings, image);
   if (!image.version.known()) {
     return std::nullopt;
   }
-  image.notes.push_back(why + ": only its system calls are shown");
+  image.notes.push_back(why + ", whose processes are neither traced nor read");
   return image;
 }
 
@@ -429,6 +432,12 @@ Result<std::optional<Image>> analyse(int fd, const std::string& path, const Opti
   }
   image.symbol_prefix = symbols.public_prefix;
   image.mallctl_vaddr = file->executable(symbols.public_vaddr) ? symbols.public_vaddr : 0;
+  for (const auto& [name, vaddr] : symbols.api) {
+    if (file->executable(vaddr)) {
+      image.api.emplace(name, vaddr);
+    }
+  }
+  image.conf_variables = find_conf_variables(*file);
   image.text = text_segment(*file, address_inside(symbols));
   if (wants_symbols(*file, family, image)) {
     look_inside(*file, symbols, family, image);

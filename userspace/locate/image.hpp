@@ -56,6 +56,13 @@ struct CallSite {
   jt_site site{};
 };
 
+/// A `const char *` in which the program says its settings.
+struct ConfVariable {
+  std::string name;    // "malloc_conf", "malloc_conf_2_conf_harder"
+  uint64_t vaddr = 0;  // as linked: of the variable, or of the word of the GOT that points to it
+  bool through_got = false;
+};
+
 struct TextSegment {
   uint64_t vaddr = 0, offset = 0, size = 0;
 };
@@ -67,10 +74,12 @@ struct Image {
       symbol_prefix;  // of the public API: "", "je_", "_rjem_"; its environment variable follows from it
   Linkage linkage = Linkage::shared;
   Tier tier = Tier::syscall;
-  bool musl = false;            // its system call wrappers come from musl, with a frame of one word
-  TextSegment text;             // the executable PT_LOAD that holds jemalloc
-  uint64_t exe_code_vaddr = 0;  // lowest p_vaddr of an executable PT_LOAD
-  uint64_t mallctl_vaddr = 0;   // as linked; 0: no symbol names it
+  bool musl = false;                    // its system call wrappers come from musl, with a frame of one word
+  TextSegment text;                     // the executable PT_LOAD that holds jemalloc
+  uint64_t exe_code_vaddr = 0;          // lowest p_vaddr of an executable PT_LOAD
+  uint64_t mallctl_vaddr = 0;           // as linked; 0: no symbol names it
+  std::map<std::string, uint64_t> api;  // as linked, by unprefixed name: mallctlbymib and its like
+  std::vector<ConfVariable> conf_variables;
   std::vector<FoundRole> roles;
   std::vector<std::string> missing;  // wanted for this version, not found
   std::vector<ProbeSite> probes;

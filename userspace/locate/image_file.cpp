@@ -98,6 +98,18 @@ static void fields(auto& archive, wire::Is<BaseLayout> auto& it) {
   archive(3, it.allocated);
 }
 
+static void fields(auto& archive, wire::Is<ClassLayout> auto& it) {
+  archive(1, it.infos);
+  archive(2, it.bins);
+  archive(3, it.large);
+  archive(4, it.tcaches);
+  archive(5, it.bin_bytes);
+  archive(6, it.bin_stats);
+  archive(7, it.large_bytes);
+  archive(8, it.large_active);
+  archive(9, it.kind, ClassLayout::Bins::behind);
+}
+
 static void fields(auto& archive, wire::Is<Structures> auto& it) {
   archive(1, it.found_by);
   archive(2, it.arenas);
@@ -122,6 +134,13 @@ static void fields(auto& archive, wire::Is<Structures> auto& it) {
   archive(21, it.options);
   archive(22, it.evidence);
   archive(23, it.missing);
+  archive(24, it.classes);
+}
+
+static void fields(auto& archive, wire::Is<ConfVariable> auto& it) {
+  archive(1, it.name);
+  archive(2, it.vaddr);
+  archive(3, it.through_got);
 }
 
 static void fields(auto& archive, wire::Is<Image> auto& it) {
@@ -142,6 +161,8 @@ static void fields(auto& archive, wire::Is<Image> auto& it) {
   archive(15, it.notes);
   archive(16, it.structures);
   archive(40, it.mallctl_vaddr);
+  archive(41, it.conf_variables);
+  archive(42, it.api);
 }
 
 namespace {
@@ -222,12 +243,18 @@ bool sound(const ExtentLayout& extent) {
          extent.state_shift < 32 && extent.state_width < 8;
 }
 
+bool sound(const ClassLayout& classes) {
+  constexpr uint32_t most = 4096;  // bytes of one bin or one entry
+  return sound(classes.bins) && sound(classes.large) && sound(classes.tcaches) && classes.bin_bytes <= most &&
+         classes.bin_stats <= most && classes.large_bytes <= most && classes.large_active.value_or(0) <= most;
+}
+
 bool sound(const Structures& s) {
   return s.max_arenas <= most_arenas && s.page_shift >= 12 && s.page_shift <= 16 && sound(s.nthreads) &&
          sound(s.nactive) && sound(s.ind) && sound(s.base) && sound(s.internal) && sound(s.dirty) &&
          sound(s.muzzy) && sound(s.retained) && sound(s.dirty_decay) && sound(s.muzzy_decay) &&
          sound(s.dirty_counters) && sound(s.muzzy_counters) && sound(s.extent) && sound(s.base_layout.ind) &&
-         sound(s.base_layout.blocks) && sound(s.base_layout.allocated) &&
+         sound(s.base_layout.blocks) && sound(s.base_layout.allocated) && sound(s.classes) &&
          (!s.narenas_total || sound(*s.narenas_total)) &&
          std::all_of(s.options.begin(), s.options.end(),
                      [](const auto& option) { return sound(option.second); });

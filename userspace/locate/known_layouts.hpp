@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <span>
 
+#include "locate/structures.hpp"
 #include "locate/version.hpp"
 
 namespace jemtrace::locate {
@@ -22,6 +23,21 @@ struct KnownExtent {
   uint32_t next, state_shift, state_width;
 };
 
+/// What is counted of size classes. bin_bytes, bin_stats: of bin_t; large_bytes, large_active: of an entry of
+/// stats.lstats.
+struct KnownClasses {
+  ClassLayout::Bins kind;
+  uint32_t bins, bin_bytes, bin_stats, large, large_bytes, large_active, tcaches;
+};
+
+/// What a release has whatever its quantum is.
+struct KnownParts {
+  KnownCache cache;
+  KnownDecay decay;
+  KnownExtent extent;
+  KnownClasses classes;
+};
+
 /// A release's arena_t with all that is in it. 0: it has no such member.
 struct KnownLayout {
   const char* release;
@@ -33,9 +49,7 @@ struct KnownLayout {
   uint32_t stats;  // from 5.3.0: the pointer to the counters of dirty pages, which those of muzzy ones follow
   uint32_t counters;  // before: these counters themselves
   uint32_t base_blocks, base_allocated;
-  KnownCache cache;
-  KnownDecay decay;
-  KnownExtent extent;
+  KnownParts parts;
 };
 
 std::span<const KnownLayout> known_layouts();

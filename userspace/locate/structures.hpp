@@ -52,6 +52,24 @@ struct BaseLayout {
   std::optional<uint32_t> allocated;
 };
 
+/// What an arena counts of each size class, in builds with statistics.
+struct ClassLayout {
+  enum class Bins : uint8_t {
+    inlined,   // up to 5.1: an array in arena_t
+    pointers,  // 5.2: to the shards of each bin
+    behind,    // from 5.3.0: the shards of all bins, at the end of arena_t
+  };
+
+  /// bin_infos, as linked: { size_t reg_size, slab_size; uint32_t nregs, n_shards; ... }, 40 bytes each.
+  std::optional<uint64_t> infos;
+  std::optional<uint32_t> bins, large;    // stats.lstats: { uint64_t nmalloc, ndalloc; ... } each
+  std::optional<uint32_t> tcaches;        // from 5.1: the list of the thread caches' bins
+  uint32_t bin_bytes = 0, bin_stats = 0;  // of one bin_t, and of bin_stats_t in it
+  uint32_t large_bytes = 0;               // of one entry of lstats
+  std::optional<uint32_t> large_active;   // from 5.3.1: active_bytes in it
+  Bins kind = Bins::inlined;
+};
+
 /// Where an image keeps jemalloc's numbers.
 struct Structures {
   std::string found_by;            // "known layout of 5.3.0"
@@ -66,6 +84,7 @@ struct Structures {
   CounterLayout dirty_counters, muzzy_counters;
   ExtentLayout extent;
   BaseLayout base_layout;
+  ClassLayout classes;
   std::map<std::string, Global> options;  // opt_*, by jemalloc's option names
   std::vector<std::string> evidence;      // for people
   std::vector<std::string> missing;       // what was not found and why, one clause each

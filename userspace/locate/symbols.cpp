@@ -25,9 +25,8 @@ std::string_view system_call(std::string_view symbol) {
   return symbol == "munmap" ? "munmap" : std::string_view{};
 }
 
-/// The prefix of a *mallctl, but not of *mallctlbymib or of a function that only mentions it.
-std::optional<std::string> api_prefix(std::string_view symbol) {
-  constexpr std::string_view api = "mallctl";
+/// The prefix of a public function as *mallctl, but not of a function that only mentions it.
+std::optional<std::string> api_prefix(std::string_view symbol, std::string_view api = "mallctl") {
   if (!symbol.ends_with(api)) {
     return std::nullopt;
   }
@@ -78,6 +77,11 @@ void Symbols::add_table(const ElfFile& file, const ElfFile::Section& table, cons
       public_api = true;
       public_prefix = *prefix;
       public_vaddr = symbol.st_value;
+    }
+    for (const char* function : {"mallctl", "mallctlbymib", "mallctlnametomib", "malloc_stats_print"}) {
+      if (api_prefix(text, function)) {
+        api.emplace(function, symbol.st_value);
+      }
     }
     if (text.ends_with("extents_state_get")) {
       state_getter = symbol.st_value;

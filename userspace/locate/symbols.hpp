@@ -28,11 +28,12 @@ struct Function {
 struct Symbols {
   std::vector<Function> functions;  // ascending by address; one address may have several
   std::unordered_map<uint64_t, std::string>
-      system_calls;           // address of a C library function: "mmap", "munmap"
-  bool public_api = false;    // a *mallctl is there
-  std::string public_prefix;  // of *mallctl; "" also when nothing is known
-  uint64_t public_vaddr = 0;  // of *mallctl, 0 when it is unknown
-  uint64_t state_getter = 0;  // extents_state_get, with its size
+      system_calls;                     // address of a C library function: "mmap", "munmap"
+  bool public_api = false;              // a *mallctl is there
+  std::string public_prefix;            // of *mallctl; "" also when nothing is known
+  uint64_t public_vaddr = 0;            // of *mallctl, 0 when it is unknown
+  std::map<std::string, uint64_t> api;  // mallctl, mallctlbymib, mallctlnametomib, malloc_stats_print
+  uint64_t state_getter = 0;            // extents_state_get, with its size
   uint64_t state_getter_size = 0;
   uint64_t arenas = 0;       // the array of that name
   bool any_private = false;  // functions of the allocator's inside were found

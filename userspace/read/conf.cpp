@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "util/text.hpp"
 
 namespace jemtrace::read {
@@ -65,12 +67,28 @@ std::string_view find_variable(std::string_view environ, std::string_view name) 
   return {};
 }
 
+std::vector<std::pair<std::string_view, std::string_view>> conf_variables(std::string_view environ) {
+  constexpr std::string_view ending = "MALLOC_CONF";
+  constexpr size_t most = 16;
+  std::vector<std::pair<std::string_view, std::string_view>> out;
+  while (!environ.empty() && out.size() < most) {
+    const size_t nul = std::min(environ.find('\0'), environ.size());
+    const std::string_view entry = environ.substr(0, nul);
+    environ.remove_prefix(std::min(nul + 1, environ.size()));
+    const std::string_view name = entry.substr(0, entry.find('='));
+    if (name.size() < entry.size() && name.ends_with(ending)) {
+      out.emplace_back(name, entry.substr(name.size() + 1));
+    }
+  }
+  return out;
+}
+
 bool is_intact(std::string_view environ) {
   return environ.empty() || environ.substr(0, environ.find('\0')).find('=') != std::string_view::npos;
 }
 
 Conf read_conf(const ProcRoot& proc, pid_t pid, const std::string& version, const std::string& variable,
-               const std::string& prefix) {
+               const std::string& prefix, const ProgramConf& program) {
   const auto environ = proc.read(pid, "environ", environ_limit);
   if (!environ) {
     return {.settings = {}, .unknown_because = "its environment cannot be read"};
@@ -84,12 +102,14 @@ Conf read_conf(const ProcRoot& proc, pid_t pid, const std::string& version, cons
   if (conf.settings.empty()) {
     conf.unknown_because = "its version of jemalloc is not known";
   }
+  apply(conf.settings, program.conf.value_or(""), prefix + "malloc_conf in the program");
   const std::string symlink = "etc/" + prefix + "malloc.conf";
   // jemalloc reads the *name* that the link points to; nothing is opened.
   if (const auto link = proc.link(pid, "root/" + symlink)) {
     apply(conf.settings, *link, "/" + symlink);
   }
   apply(conf.settings, find_variable(*environ, variable), variable + " in its environment");
+  apply(conf.settings, program.harder.value_or(""), prefix + "malloc_conf_2_conf_harder in the program");
   return conf;
 }
 

@@ -7,6 +7,8 @@
 #include <cstring>
 #include <map>
 
+#include "ledger/smoothstep.hpp"
+#include "read/classes.hpp"
 #include "read/extents.hpp"
 #include "util/clock.hpp"
 
@@ -24,9 +26,8 @@ constexpr uint64_t max_bytes = uint64_t{1} << 52;
 constexpr uint64_t max_threads = uint64_t{1} << 22;  // PID_MAX_LIMIT
 constexpr uint64_t max_address = uint64_t{1} << 57;
 constexpr uint64_t ns_per_step_ms = 1'000'000 / 200;  // SMOOTHSTEP_NSTEPS
-constexpr size_t steps = 200;
-constexpr unsigned fixed_point = 24;  // SMOOTHSTEP_BFP
-constexpr uint32_t gap = 256;         // bytes read in vain are cheaper than another iovec
+constexpr size_t steps = ledger::decay_steps;
+constexpr uint32_t gap = 256;  // bytes read in vain are cheaper than another iovec
 constexpr int attempts = 3;
 constexpr size_t max_text = 64;
 constexpr size_t counters_bytes = 24;
@@ -89,14 +90,6 @@ class Windows {
   size_t bytes_ = 0;
 };
 
-/// smoothstep.h: how much of what became unused 200 - i epochs ago may still stay, in units of 2^-24.
-uint64_t smoothstep(uint64_t i) {
-  const uint64_t n = i + 1;
-  const uint64_t s = 6 * n * n * n * n * n - 3000 * n * n * n * n + 400000 * n * n * n;
-  __extension__ using Wide = unsigned __int128;
-  return static_cast<uint64_t>((Wide{s} << fixed_point) / 320'000'000'000U);
-}
-
 /// An arena as its bytes.
 struct Raw {
   uint32_t index = 0;
@@ -140,6 +133,9 @@ class Attempt {
     }
     std::sort(out_.arenas.begin(), out_.arenas.end(),
               [](const auto& a, const auto& b) { return a.index < b.index; });
+    if (s_.stats) {
+      TRY(read_classes());
+    }
     if (options_.with_ranges) {
       walk({options_.max_extents, started + options_.max_time});
     }
@@ -174,6 +170,12 @@ class Attempt {
     for (const DecayLayout* decay : {&s_.dirty_decay, &s_.muzzy_decay}) {
       windows_.want(decay->time_ms, 8);
       windows_.want(decay->interval, 8);
+      windows_.want(decay->epoch, 8);
+      windows_.want(decay->deadline, 8);
+      if (options_.with_backlog) {
+        windows_.want(decay->nunpurged, 8);
+        windows_.want(decay->backlog, 8 * steps);
+      }
       if (decay->npages_limit) {
         windows_.want(decay->npages_limit, 8);
       } else {
@@ -471,9 +473,35 @@ class Attempt {
     if (*decay.time_ms < 0) {
       return;
     }
+    // Where it stays 0 or is of a later time than now, it is no time of this clock.
+    const auto epoch = *decay.time_ms > 0 ? word(raw, layout.epoch) : std::nullopt;
+    if (epoch && *epoch > 0 && *epoch <= monotonic_ns()) {
+      decay.epoch_ns = epoch;
+      decay.deadline_ns = word(raw, layout.deadline);
+    }
+    if (options_.with_backlog) {
+      take_backlog(raw, layout, decay);
+    }
     const auto limit = layout.npages_limit ? word(raw, layout.npages_limit) : backlog_limit(raw, layout);
     decay.limit_pages = *decay.time_ms == 0 ? std::optional<uint64_t>(0)
                                             : below(limit, max_pages, "a limit higher than there can be");
+  }
+
+  void take_backlog(const Raw& raw, const DecayLayout& layout, ledger::DecayReading& decay) {
+    decay.nunpurged_pages = below(word(raw, layout.nunpurged), max_pages, "more pages than there can be");
+    if (!layout.backlog) {
+      return;
+    }
+    const auto bytes = windows_.member(raw.bytes, *layout.backlog, 8 * steps);
+    for (size_t at = 0; at < bytes.size(); at += 8) {
+      const uint64_t pages = word_at(bytes.subspan(at), 8);
+      if (pages >= max_pages) {
+        discard("more pages than there can be");
+        decay.backlog_pages.clear();
+        return;
+      }
+      decay.backlog_pages.push_back(pages);
+    }
   }
 
   /// arena_decay_backlog_npages_limit, of which up to 5.2 only the outcome of a pass is left.
@@ -485,9 +513,9 @@ class Attempt {
     }
     uint64_t sum = 0;
     for (size_t i = 0; i < steps; ++i) {
-      sum += word_at(backlog.subspan(8 * i), 8) * smoothstep(i);
+      sum += word_at(backlog.subspan(8 * i), 8) * ledger::smoothstep(i);
     }
-    return sum >> fixed_point;
+    return sum >> ledger::decay_fixed_point;
   }
 
   void take_counters(const Raw& raw, const CounterLayout& layout, size_t first, ledger::DecayReading& decay) {
@@ -505,6 +533,45 @@ class Attempt {
     decay.npurge = word(raw, layout.npurge);
     decay.nmadvise = word(raw, layout.nmadvise);
     decay.purged_pages = word(raw, layout.purged);
+  }
+
+  /// What is allocated, by size class.
+  Status read_classes() {
+    ClassReader reader(memory_, s_, bias_);
+    if (!reader.open()) {
+      because("allocated: " + reader.why());
+      return {};
+    }
+    std::vector<ClassReader::Arena> arenas;
+    for (const auto& [index, kept] : kept_) {
+      arenas.push_back({.address = kept.address, .allocated_bytes = {}, .tcache_bytes = {}, .blocks = {}});
+    }
+    TRY(reader.read(arenas));
+    if (!reader.why().empty()) {
+      because("allocated: " + reader.why());
+    }
+    if (options_.with_ranges) {
+      TRY(reader.read_tcaches(arenas));
+      if (!reader.why().empty()) {
+        because("thread caches: " + reader.why());
+      }
+    }
+    size_t next = 0;
+    for (const auto& [index, kept] : kept_) {
+      const ClassReader::Arena& one = arenas[next++];
+      const auto arena = std::find_if(out_.arenas.begin(), out_.arenas.end(),
+                                      [wanted = index](const auto& a) { return a.index == wanted; });
+      if (arena != out_.arenas.end()) {
+        arena->allocated_bytes = one.allocated_bytes;
+        arena->tcache_bytes = one.tcache_bytes;
+      }
+    }
+    // An arena that could not be read has blocks, too.
+    if (out_.arenas.size() == arenas.size()) {
+      out_.classes = reader.sum(arenas);
+    }
+    out_.discarded += reader.discarded();
+    return {};
   }
 
   void walk(ExtentWalker::Budget budget) {
@@ -541,7 +608,7 @@ class Attempt {
 
   void explain() {
     if (!s_.stats) {
-      because("counters: built without statistics");
+      because("counters, allocated: built without statistics");
     }
     const auto hpa = out_.options.find("hpa");
     if (hpa != out_.options.end() && hpa->second == "true") {

@@ -15,6 +15,7 @@ uint64_t load_bias(const locate::Image& image, uint64_t mapping_start, uint64_t 
 
 struct ReadOptions {
   bool with_ranges = false;       // the extents of the caches, and the blocks of metadata
+  bool with_backlog = false;      // how old the pages are for the decay: 3.2 kB more per arena
   size_t max_extents = 1U << 20;  // in one reading
   std::chrono::milliseconds max_time{500};
 };

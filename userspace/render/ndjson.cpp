@@ -1,16 +1,13 @@
 #include <array>
 #include <utility>
 
+#include "advise/advice.hpp"
 #include "render/json_parts.hpp"
 #include "render/output.hpp"
 #include "render/words.hpp"
 #include "util/text.hpp"
 
 namespace jemtrace::render {
-namespace {
-
-constexpr int schema_version = 1;
-
 Json latency(const ledger::Histogram& h) {
   const auto quantile = [&](double q) { return h.count() == 0 ? Json(nullptr) : Json(h.quantile_ns(q)); };
   return {{"count", h.count()},
@@ -22,11 +19,23 @@ Json latency(const ledger::Histogram& h) {
           {"max_ns", h.count() == 0 ? Json(nullptr) : Json(h.max_ns())}};
 }
 
+Json mergeable_latency(const ledger::Histogram& h) {
+  Json object = latency(h);
+  object["schema"] = JT_HIST_SCHEMA;
+  Json& buckets = object["buckets"] = Json::array();
+  for (int i = 0; i < JT_HIST_BUCKETS; ++i) {
+    if (h.raw().buckets[i] > 0) {
+      buckets.push_back({JT_HIST_MIN_EXP * 8 + i, h.raw().buckets[i]});
+    }
+  }
+  return object;
+}
+
 Json amounts(const ledger::Histogram& h) {
   return {{"extents_total", h.extents()},
           {"bytes_total", h.bytes()},
           {"calls_total", h.count()},
-          {"latency", latency(h)}};
+          {"latency", mergeable_latency(h)}};
 }
 
 Json transitions_total(const ledger::Transitions& transitions) {
@@ -40,6 +49,8 @@ Json transitions_total(const ledger::Transitions& transitions) {
   }
   return object;
 }
+
+namespace {
 
 /// Of a window, hence no `_total`.
 Json transitions_delta(const ledger::Transitions& transitions) {
@@ -399,7 +410,10 @@ Json summary_line(const ledger::Summary& s) {
           {"exact", s.exact},
           {"exited", s.exited},
           {"caveats", caveats},
-          {"refaults", refaults(s.refaults)}};
+          {"refaults", refaults(s.refaults)},
+          {"collapses", s.collapses ? Json({{"huge_pages_total", s.collapses->huge_pages},
+                                            {"filled_bytes_total", s.collapses->filled_bytes}})
+                                    : Json(nullptr)}};
 }
 
 class NdjsonOutput final : public Output {
@@ -422,10 +436,32 @@ class NdjsonOutput final : public Output {
   }
   void image(const ImageReport& report) override { put_now(image_line(report)); }
   void stats(const StatsReport& report) override { put_now(stats_line(report)); }
+  void diagnosis(const DiagnosisReport& report) override {
+    for (const ledger::Finding& finding : report.findings) {
+      put(finding_line(finding));
+    }
+    if (report.memory) {
+      put(stats_line(*report.memory));
+    }
+    put_now(diagnosis_line(report));
+  }
+  void flush(const FlushReport& report) override { put_now(flush_line(report)); }
+  void series(const advise::Input& input) override { put_now(series_line(input)); }
+  void advice(const advise::Advice& advice) override { put_now(advice_line(advice)); }
+  void trials(const advise::SweepReport& report) override {
+    for (const advise::Trial& trial : report.trials) {
+      put(trial_line(trial, report));
+    }
+    sink_.flush();
+  }
   void check(const std::vector<CheckItem>& items) override {
     for (const CheckItem& item : items) {
       put(check_line(item));
     }
+    sink_.flush();
+  }
+  void merged(const ledger::Fleet& fleet) override {
+    merged_lines(fleet, [this](const Json& line) { put(line); });
     sink_.flush();
   }
 

@@ -5,9 +5,18 @@
 #include <string>
 #include <vector>
 
+#include "ledger/fleet.hpp"
 #include "ledger/model.hpp"
+#include "render/diagnosis.hpp"
 #include "render/reports.hpp"
 #include "render/sink.hpp"
+
+namespace jemtrace::advise {
+struct Input;
+struct Advice;
+struct Trial;
+struct SweepReport;
+}  // namespace jemtrace::advise
 
 /// Results as text for people or as NDJSON for programs (docs: the output contract). Diagnostics go
 /// elsewhere.
@@ -34,6 +43,15 @@ class Output {
   virtual void image(const ImageReport& report) = 0;
   virtual void stats(const StatsReport& report) = 0;
   virtual void check(const std::vector<CheckItem>& items) = 0;
+  virtual void diagnosis(const DiagnosisReport& report) = 0;
+  virtual void flush(const FlushReport& report) = 0;
+  /// Its strings were escaped by the host that they are from.
+  virtual void merged(const ledger::Fleet& fleet) = 0;
+
+  /// What advise recorded: NDJSON only, to be read again.
+  virtual void series(const advise::Input& input) = 0;
+  virtual void advice(const advise::Advice& advice) = 0;
+  virtual void trials(const advise::SweepReport& report) = 0;
 };
 
 struct TextOptions {
@@ -46,6 +64,9 @@ struct TextOptions {
 /// The sink must outlive the output.
 std::unique_ptr<Output> make_text(Sink& sink, const TextOptions& options);
 std::unique_ptr<Output> make_ndjson(Sink& sink);
+
+/// What Output::merged() says, as one HTML file that needs nothing else: no script, no network.
+std::string merged_html(const ledger::Fleet& fleet);
 
 /// A JSON Schema (2020-12) that every line of make_ndjson() validates against.
 std::string json_schema();

@@ -62,7 +62,8 @@ struct StatsReport {
   ledger::Host host;
   uint64_t sampling_ns = 0;  // reading /proc and the target's memory
   uint64_t page_bytes = 4096;
-  bool arenas = false;  // text: one line per arena
+  bool arenas = false;   // text: one line per arena
+  bool classes = false;  // text: one line per size class
 };
 
 enum class CheckStatus { ok, warn, fail };

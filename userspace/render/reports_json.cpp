@@ -119,6 +119,15 @@ Json states_object(const ledger::States& s) {
           {"retained_bytes", maybe(s.retained_bytes)}};
 }
 
+static Json container(const ledger::Maybe<ledger::ContainerInfo>& container) {
+  if (!container) {
+    return nullptr;
+  }
+  return {{"runtime", text_or_null(container->runtime)},
+          {"id", text(container->id)},
+          {"pod_uid", text_or_null(container->pod_uid)}};
+}
+
 Json target_line(const ledger::TargetInfo& target) {
   Json images = Json::array();
   for (const ledger::ImageInfo& image : target.images) {
@@ -130,6 +139,7 @@ Json target_line(const ledger::TargetInfo& target) {
           {"comm", text(target.comm)},
           {"exe", text_or_null(target.exe)},
           {"cgroup", text_or_null(target.cgroup)},
+          {"container", container(target.container)},
           {"images", images},
           {"conf", conf_object(target.conf)},
           {"conf_unknown_because", text_or_null(target.conf_unknown_because)}};

@@ -132,7 +132,27 @@ std::vector<Property> amount_properties() {
   return {{"extents_total", whole()},
           {"bytes_total", whole()},
           {"calls_total", whole()},
-          {"latency", reference("latency")}};
+          {"latency", reference("mergeable_latency")}};
+}
+
+Json mergeable_latency() {
+  Json schema = latency();
+  schema["properties"]["schema"] = described(whole(), "buckets per power of two: 2^schema");
+  schema["properties"]["buckets"] = described(
+      array_of({{"type", "array"}, {"items", signed_whole()}}),
+      "[index, count], ascending, none empty: calls that took up to 2^(index / 2^schema) seconds and longer "
+      "than the bucket below, as in Prometheus native and OpenTelemetry exponential histograms; the first "
+      "(-192) takes all that is shorter, the last (33) all that is longer");
+  schema["required"].push_back("schema");
+  schema["required"].push_back("buckets");
+  return schema;
+}
+
+Json partial_sum() {
+  return described(object({{"sum", described(or_null(whole()), "of the known parts; null: none is known")},
+                           {"parts", described(whole(), "that were added, known or not")},
+                           {"unknown", described(whole(), "of them; above 0 the sum is a lower bound")}}),
+                   "a sum of which parts may be unknown");
 }
 
 Json transition_totals() {
@@ -208,6 +228,10 @@ Json target_line() {
                         {"comm", string()},
                         {"exe", or_null(string())},
                         {"cgroup", or_null(string())},
+                        {"container", described(or_null(object({{"runtime", or_null(string())},
+                                                                {"id", string()},
+                                                                {"pod_uid", or_null(string())}})),
+                                                "as the path of the cgroup tells; null: in none")},
                         {"images", array_of(object(image_properties(object(role_properties()))))},
                         {"conf", conf()},
                         {"conf_unknown_because", or_null(string())}});
@@ -360,6 +384,11 @@ Json cost() {
        {"probe_hits", whole()}});
 }
 
+Json losses() {
+  return described(object_by<jt_loss>(JT_LOSSES, or_null(whole())),
+                   "of the whole host; null: this kernel does not count it");
+}
+
 Json other() {
   std::vector<Property> properties;
   for (const jt_purpose purpose : {JT_ZERO_FILL, JT_BOOT_PROBE, JT_METADATA, JT_HPA, JT_TRIM, JT_ABANDON,
@@ -383,32 +412,106 @@ Json callsites() {
 }
 
 Json summary_line() {
-  return object({{"type", constant("summary")},
-                 {"pid", whole()},
-                 {"start_time_ns", whole()},
-                 {"comm", string()},
-                 {"window_ns", whole()},
+  return object(
+      {{"type", constant("summary")},
+       {"pid", whole()},
+       {"start_time_ns", whole()},
+       {"comm", string()},
+       {"window_ns", whole()},
+       {"transitions", object_by<jt_transition>(JT_TRANSITIONS, reference("transition_totals"))},
+       {"sweeps", sweeps()},
+       {"counters", counters()},
+       {"payers", payers()},
+       {"rss", rss()},
+       {"states", described(reference("states"), "at the end")},
+       {"overhead", described(or_null(overhead()), "resident beyond what is used, over time")},
+       {"pressure", pressed()},
+       {"losses", losses()},
+       {"cost", cost()},
+       {"failed_calls", object({{"einval", whole()}, {"other", whole()}})},
+       {"other", described(other(), "calls that are not among the transitions")},
+       {"unproven", described(calls(), "among the transitions, but may be zero fills")},
+       {"oversize_extents_total", or_null(whole())},
+       {"callsites", callsites()},
+       {"exact", boolean()},
+       {"exited", boolean()},
+       {"caveats", array_of(string())},
+       {"refaults",
+        described(or_null(refaults()), "purged pages that were touched again; null: not measured")},
+       {"collapses",
+        described(
+            or_null(object({{"huge_pages_total", whole()},
+                            {"filled_bytes_total",
+                             described(whole(), "of them not resident before: purged, or never touched")}})),
+            "huge pages that the kernel made of small ones; null: not measured")}});
+}
+
+Json per_group_kind(const Json& value) {
+  std::vector<Property> properties;
+  for (size_t kind = 0; kind < ledger::group_kinds; ++kind) {
+    properties.emplace_back(ledger::name(static_cast<ledger::GroupKind>(kind)), value);
+  }
+  return object(properties);
+}
+
+Json merged_line() {
+  const Json sum = reference("partial_sum");
+  const Json by_cause = object_by<jt_cause>(JT_CAUSES, sum);
+  std::vector<Property> counted;
+  for (const char* key : {"dirty_npurge", "dirty_nmadvise", "dirty_purged", "muzzy_npurge", "muzzy_nmadvise",
+                          "muzzy_purged", "unknown_npurge", "unknown_nmadvise", "unknown_purged"}) {
+    counted.emplace_back(key, sum);
+  }
+  return object({{"type", constant("merged")},
+                 {"schema", whole()},
+                 {"jemtrace", string()},
+                 {"runs", described(whole(), "one line \"merged_run\" follows for each")},
+                 {"hosts", whole()},
+                 {"groups", described(per_group_kind(whole()), "one line \"merged_group\" follows for each")},
+                 {"folded_groups", described(per_group_kind(whole()), "that are in the group \"(other)\"")},
+                 {"processes", described(whole(), "summaries that were added")},
+                 {"window_ns", described(whole(), "summed over processes")},
                  {"transitions", object_by<jt_transition>(JT_TRANSITIONS, reference("transition_totals"))},
-                 {"sweeps", sweeps()},
-                 {"counters", counters()},
-                 {"payers", payers()},
-                 {"rss", rss()},
-                 {"states", described(reference("states"), "at the end")},
-                 {"overhead", described(or_null(overhead()), "resident beyond what is used, over time")},
-                 {"pressure", pressed()},
-                 {"losses", described(object_by<jt_loss>(JT_LOSSES, or_null(whole())),
-                                      "of the whole host; null: this kernel does not count it")},
-                 {"cost", cost()},
-                 {"failed_calls", object({{"einval", whole()}, {"other", whole()}})},
-                 {"other", described(other(), "calls that are not among the transitions")},
-                 {"unproven", described(calls(), "among the transitions, but may be zero fills")},
-                 {"oversize_extents_total", or_null(whole())},
-                 {"callsites", callsites()},
-                 {"exact", boolean()},
-                 {"exited", boolean()},
-                 {"caveats", array_of(string())},
-                 {"refaults", described(or_null(refaults()),
-                                        "purged pages that were touched again; null: not measured")}});
+                 {"sweeps", object({{"dirty", by_cause}, {"muzzy", by_cause}, {"unknown", by_cause}})},
+                 {"counters", object(counted)},
+                 {"oversize_extents", sum},
+                 {"refaults", object({{"purged_pages", sum},
+                                      {"followed_pages", sum},
+                                      {"touched_10s_pages", sum},
+                                      {"waiting_10s_pages", sum}})},
+                 {"rss_bytes", described(sum, "at the end of each trace")},
+                 {"lazyfree_bytes", described(sum, "at the end of each trace")},
+                 {"losses", object_by<jt_loss>(JT_LOSSES, sum)},
+                 {"cpu_ns", described(sum, "jemtrace's own")}});
+}
+
+Json merged_run_line() {
+  return object({{"type", constant("merged_run")},
+                 {"host", or_null(string())},
+                 {"start_unix_ns", whole()},
+                 {"end_unix_ns", whole()},
+                 {"jemtrace", string()},
+                 {"kernel", or_null(string())},
+                 {"processes", whole()},
+                 {"exact", described(whole(), "processes whose totals equal jemalloc's own counters")},
+                 {"losses", losses()},
+                 {"cpu_ns", or_null(whole())}});
+}
+
+Json merged_group_line() {
+  std::vector<Property> properties = {
+      {"type", constant("merged_group")},
+      {"by", choice({"host", "cgroup", "version"})},
+      {"key", described(or_null(string()), "null: unknown; \"(other)\": groups beyond the bound")},
+      {"processes", whole()}};
+  for (const Property& property : amount_properties()) {
+    properties.push_back(property);
+  }
+  properties.emplace_back("app_calls_total", described(whole(), "of calls_total, on the program's threads"));
+  properties.emplace_back("app_ns", described(whole(), "what those threads paid"));
+  properties.emplace_back("rss_bytes", reference("partial_sum"));
+  properties.emplace_back("lazyfree_bytes", reference("partial_sum"));
+  return object(properties);
 }
 
 Json image_line() {
@@ -441,22 +544,81 @@ Json check_line() {
                  {"hint", or_null(string())}});
 }
 
+Json finding_line() {
+  return object({{"type", constant("finding")},
+                 {"id", described(string(), "stable: docs/diagnoses.md has a section for each")},
+                 {"pid", whole()},
+                 {"severity", choice({"ok", "info", "warning", "critical"})},
+                 {"title", string()},
+                 {"evidence", array_of(object({{"name", string()},
+                                               {"value", or_null(of_type("number"))},
+                                               {"unit", string()},
+                                               {"threshold", or_null(of_type("number"))}}))},
+                 {"remedy", string()},
+                 {"confidence", described(of_type("number"), "0 to 1")},
+                 {"unmeasured", array_of(string())}});
+}
+
+Json diagnosis_line() {
+  const Json purging = object({{"calls", whole()},
+                               {"bytes", whole()},
+                               {"time_ns", whole()},
+                               {"max_ns", whole()},
+                               {"app_calls", whole()},
+                               {"app_time_ns", whole()},
+                               {"app_p99_ns", or_null(whole())},
+                               {"oversize_calls", whole()},
+                               {"oversize_time_ns", whole()},
+                               {"lock_wait_ns", or_null(whole())},
+                               {"remote_tlb_flushes", or_null(whole())},
+                               {"direct_reclaim_ns", or_null(whole())},
+                               {"per_page_ns", or_null(of_type("number"))},
+                               {"baseline_per_page_ns", or_null(of_type("number"))},
+                               {"touched_again_share", or_null(of_type("number"))}});
+  return object(
+      {{"type", constant("diagnosis")},
+       {"pid", whole()},
+       {"window_ns", whole()},
+       {"exited", boolean()},
+       {"findings", described(array_of(string()), "ids, most severe first")},
+       {"not_judged", array_of(object({{"id", string()}, {"because", string()}}))},
+       {"lazily_taken_bytes", described(or_null(whole()), "by the kernel, of what was freed lazily")},
+       {"purging", or_null(purging)}});
+}
+
+Json flush_line() {
+  return object({{"type", constant("flush")},
+                 {"pid", whole()},
+                 {"comm", string()},
+                 {"lazyfree_before_bytes", or_null(whole())},
+                 {"lazyfree_after_bytes", or_null(whole())},
+                 {"rss_before_bytes", whole()},
+                 {"rss_after_bytes", whole()},
+                 {"advised_bytes", whole()},
+                 {"ranges", whole()},
+                 {"took_ns", whole()}});
+}
+
 Json account() {
   std::vector<Property> parts;
   for (size_t i = 0; i < ledger::part_count; ++i) {
     parts.emplace_back(ledger::name(static_cast<ledger::Part>(i)) + std::string("_bytes"), or_null(whole()));
   }
-  return object({{"rss_bytes", whole()},
-                 {"resident", described(object(parts), "by what the memory is for; adds up to RSS")},
-                 {"unexplained_bytes", described(signed_whole(), "rss_bytes minus the sum of the parts")},
-                 {"bound_bytes", described(whole(), "unexplained_bytes is not further from 0 than this")},
-                 {"uncertain_bytes", described(whole(), "may belong to another part than the one it is in")},
-                 {"muzzy_not_resident_bytes", or_null(whole())},
-                 {"lazyfree_bytes", whole()},
-                 {"lazyfree_lag_bytes", described(whole(), "by so much lazyfree_bytes may be too low")},
-                 {"anon_huge_bytes", whole()},
-                 {"swap_bytes", whole()},
-                 {"notes", array_of(string())}});
+  return object(
+      {{"rss_bytes", whole()},
+       {"resident", described(object(parts), "by what the memory is for; adds up to RSS")},
+       {"unexplained_bytes", described(signed_whole(), "rss_bytes minus the sum of the parts")},
+       {"bound_bytes", described(whole(), "unexplained_bytes is not further from 0 than this")},
+       {"uncertain_bytes", described(whole(), "may belong to another part than the one it is in")},
+       {"allocated_bytes", described(or_null(whole()), "of what is active, thread caches included")},
+       {"tcache_bytes", described(or_null(whole()), "allocated, and held by thread caches")},
+       {"slack_bytes", described(or_null(whole()), "active and not allocated: fragmentation")},
+       {"muzzy_not_resident_bytes", or_null(whole())},
+       {"lazyfree_bytes", whole()},
+       {"lazyfree_lag_bytes", described(whole(), "by so much lazyfree_bytes may be too low")},
+       {"anon_huge_bytes", whole()},
+       {"swap_bytes", whole()},
+       {"notes", array_of(string())}});
 }
 
 Json decay() {
@@ -474,6 +636,8 @@ Json arena_reading() {
                  {"pdirty", or_null(whole())},
                  {"pmuzzy", or_null(whole())},
                  {"pretained", or_null(whole())},
+                 {"allocated_bytes", or_null(whole())},
+                 {"tcache_bytes", or_null(whole())},
                  {"dirty", reference("decay")},
                  {"muzzy", reference("decay")}});
 }
@@ -556,9 +720,12 @@ Json stats_line() {
 
 std::string json_schema() {
   const std::vector<Property> lines = {
-      {"header", header_line()}, {"target", target_line()},     {"transition", transition_line()},
-      {"sweep", sweep_line()},   {"interval", interval_line()}, {"summary", summary_line()},
-      {"image", image_line()},   {"stats", stats_line()},       {"check", check_line()},
+      {"header", header_line()},   {"target", target_line()},         {"transition", transition_line()},
+      {"sweep", sweep_line()},     {"interval", interval_line()},     {"summary", summary_line()},
+      {"image", image_line()},     {"stats", stats_line()},           {"check", check_line()},
+      {"finding", finding_line()}, {"diagnosis", diagnosis_line()},   {"flush", flush_line()},
+      {"merged", merged_line()},   {"merged_run", merged_run_line()}, {"merged_group", merged_group_line()},
+      {"series", series_schema()}, {"advice", advice_schema()},       {"trial", trial_schema()},
   };
   Json schema = {{"$schema", "https://json-schema.org/draft/2020-12/schema"},
                  {"title", "A line of jemtrace's NDJSON"},
@@ -570,6 +737,8 @@ std::string json_schema() {
     schema["$defs"][type] = definition;
   }
   schema["$defs"]["latency"] = latency();
+  schema["$defs"]["mergeable_latency"] = mergeable_latency();
+  schema["$defs"]["partial_sum"] = partial_sum();
   schema["$defs"]["transition_totals"] = transition_totals();
   schema["$defs"]["setting"] = setting();
   schema["$defs"]["states"] = states();

@@ -14,6 +14,9 @@ Json account_object(const ledger::Account& account) {
           {"unexplained_bytes", account.unexplained_bytes},
           {"bound_bytes", account.bound_bytes},
           {"uncertain_bytes", account.uncertain_bytes},
+          {"allocated_bytes", maybe(account.allocated_bytes)},
+          {"tcache_bytes", maybe(account.tcache_bytes)},
+          {"slack_bytes", maybe(account.slack_bytes)},
           {"muzzy_not_resident_bytes", maybe(account.muzzy_not_resident_bytes)},
           {"lazyfree_bytes", account.lazyfree_bytes},
           {"lazyfree_lag_bytes", account.lazyfree_lag_bytes},
@@ -37,6 +40,8 @@ Json arena_object(const ledger::ArenaReading& arena) {
           {"pdirty", maybe(arena.dirty.pages)},
           {"pmuzzy", maybe(arena.muzzy.pages)},
           {"pretained", maybe(arena.retained.pages)},
+          {"allocated_bytes", maybe(arena.allocated_bytes)},
+          {"tcache_bytes", maybe(arena.tcache_bytes)},
           {"dirty", decay_object(arena.dirty_decay)},
           {"muzzy", decay_object(arena.muzzy_decay)}};
 }

@@ -127,6 +127,15 @@ class TextOutput final : public Output {
     put_now(target_text(report.target, options_) + '\n' + stats_text(report, options_));
   }
   void check(const std::vector<CheckItem>& items) override { put_now(check_text(items, options_)); }
+  void diagnosis(const DiagnosisReport& report) override {
+    put_now((diagnosed_ ? "\n" : "") + diagnosis_text(report, options_));
+    diagnosed_ = true;
+  }
+  void flush(const FlushReport& report) override { put_now(flush_text(report, options_)); }
+  void merged(const ledger::Fleet& fleet) override { put_now(merged_text(fleet, options_)); }
+  void series(const advise::Input& /*input*/) override {}
+  void advice(const advise::Advice& advice) override { put_now(advice_text(advice, options_)); }
+  void trials(const advise::SweepReport& report) override { put_now(sweep_text(report, options_)); }
 
  private:
   void put(const std::string& lines) { sink_.write(lines); }
@@ -150,6 +159,7 @@ class TextOutput final : public Output {
   std::optional<EventTable> events_;
   size_t rows_since_header_ = 0;
   bool legend_shown_ = false;
+  bool diagnosed_ = false;
 };
 
 }  // namespace

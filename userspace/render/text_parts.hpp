@@ -29,7 +29,12 @@ std::string summary_text(const ledger::Summary& summary, const TextOptions& opti
 std::string list_text(const std::vector<ListRow>& rows, const TextOptions& options);
 std::string image_text(const ImageReport& report, const TextOptions& options);
 std::string stats_text(const StatsReport& report, const TextOptions& options);
+std::string diagnosis_text(const DiagnosisReport& report, const TextOptions& options);
+std::string flush_text(const FlushReport& report, const TextOptions& options);
+std::string merged_text(const ledger::Fleet& fleet, const TextOptions& options);
 std::string check_text(const std::vector<CheckItem>& items, const TextOptions& options);
+std::string advice_text(const advise::Advice& advice, const TextOptions& options);
+std::string sweep_text(const advise::SweepReport& report, const TextOptions& options);
 
 /// The lines of the intervals.
 class LiveTable {

@@ -114,6 +114,20 @@ bool is_lag(const Account& account, Part part) {
   return part == Part::redirtied && account.part(part).value_or(0) <= account.lazyfree_lag_bytes;
 }
 
+/// What active memory is made of, by jemalloc's books.
+void add_active_rows(const Account& account, std::vector<std::vector<std::string>>& rows) {
+  const auto& tcache = account.tcache_bytes;
+  if (account.allocated_bytes) {
+    rows.push_back({"", "  allocated", "", "", human_bytes(*account.allocated_bytes),
+                    tcache ? fmt::format("{} in thread caches", human_bytes(*tcache)) : ""});
+  }
+  if (account.slack_bytes && account.active.bytes) {
+    rows.push_back(
+        {"", "  slack", "", "", human_bytes(*account.slack_bytes),
+         fmt::format("fragmentation, {} of it", percent(*account.slack_bytes, *account.active.bytes))});
+  }
+}
+
 std::string parts_table(const Account& account, const TextOptions& options) {
   std::vector<std::vector<std::string>> rows;
   const bool split = account.part(Part::active).has_value();
@@ -127,6 +141,9 @@ std::string parts_table(const Account& account, const TextOptions& options) {
                       whole_heap                    ? "jemalloc's and others'"
                       : is_lag(account, words.part) ? "may be not marked lazy yet"
                                                     : words.meaning});
+    }
+    if (words.part == Part::active) {
+      add_active_rows(account, rows);
     }
   }
   rows.push_back({std::string(1, unexplained_mark), "not explained",
@@ -185,7 +202,7 @@ std::string arenas_table(const StatsReport& report, const TextOptions& options) 
          dim("By jemalloc's books. THREADS: assigned to it. DECAY: of dirty/of muzzy pages.", options) + '\n';
 }
 
-/// The size classes that hold most, as mallctl counts them.
+/// The size classes that hold most.
 std::string classes_table(const ledger::Reading& reading, const TextOptions& options) {
   constexpr size_t most_rows = 12;
   std::vector<ledger::SizeClass> classes = reading.classes;
@@ -220,21 +237,6 @@ std::string mallctl_words(const StatsReport& report) {
                      : with_muzzy    ? "with"
                                      : "without",
                      glue(bytes_or_dash(global.mapped)), glue(bytes_or_dash(global.retained)));
-}
-
-std::string active_words(const Account& account) {
-  if (!account.active.bytes) {
-    return {};
-  }
-  std::string out;
-  if (account.allocated_bytes) {
-    out = fmt::format("{} allocated, of {} active", glue(human_bytes(*account.allocated_bytes)),
-                      glue(human_bytes(*account.active.bytes)));
-    if (account.tcache_bytes) {
-      out += fmt::format("; {} of it in thread caches", glue(human_bytes(*account.tcache_bytes)));
-    }
-  }
-  return out;
 }
 
 std::string muzzy_words(const Account& account) {
@@ -292,7 +294,6 @@ std::string stats_text(const StatsReport& report, const TextOptions& options) {
       out += wrap(label, words, options.width, label_width);
     }
   };
-  labelled("active", active_words(account));
   labelled("muzzy", muzzy_words(account));
   if (account.swap_bytes > 0) {
     labelled("swap", glue(human_bytes(account.swap_bytes)) + " besides");
@@ -311,7 +312,7 @@ std::string stats_text(const StatsReport& report, const TextOptions& options) {
       labelled("note", escape(reason));
     }
     labelled("mallctl", mallctl_words(report));
-    if (!report.reading->classes.empty()) {
+    if (report.classes && !report.reading->classes.empty()) {
       out += classes_table(*report.reading, options);
     }
     if (report.arenas) {

@@ -474,6 +474,19 @@ void refault_lines(Page& page, const Summary& s) {
   }
 }
 
+/// Memory that comes back with nobody touching it.
+void collapse_lines(Page& page, const Summary& s) {
+  if (!s.collapses || s.collapses->huge_pages == 0) {
+    return;
+  }
+  page.labelled(
+      "collapsed",
+      fmt::format("the kernel made {} huge {} of small ones, and {} resident that was not: purged, or "
+                  "never touched",
+                  glue(human_count(s.collapses->huge_pages)), s.collapses->huge_pages == 1 ? "page" : "pages",
+                  glue(human_bytes(s.collapses->filled_bytes))));
+}
+
 void sweep_lines(Page& page, const Summary& s) {
   if (!sources_known(s.target)) {
     return;  // said above
@@ -632,6 +645,7 @@ std::string summary_text(const Summary& s, const TextOptions& options, bool with
   rss_lines(page, s);
   state_lines(page, s);
   refault_lines(page, s);
+  collapse_lines(page, s);
   sweep_lines(page, s);
   other_call_lines(page, s);
   failed_lines(page, s.totals.counters);

@@ -79,6 +79,9 @@ void fill(Cgroup& out, const std::string& mount, const std::string& below) {
   const std::string_view text = stat ? std::string_view(*stat) : std::string_view();
   out.inactive_file_bytes = counter(text, out.version == 1 ? "total_inactive_file" : "inactive_file");
   out.anon_bytes = counter(text, out.version == 1 ? "total_rss" : "anon");
+  out.file_bytes = counter(text, out.version == 1 ? "total_cache" : "file");
+  out.kernel_bytes =
+      out.version == 1 ? number_in(folder + "/memory.kmem.usage_in_bytes") : counter(text, "kernel");
   out.pglazyfree = counter(text, "pglazyfree");
   out.pglazyfreed = counter(text, "pglazyfreed");
   out.usage_bytes = number_in(folder + (out.version == 1 ? "/memory.usage_in_bytes" : "/memory.current"));
@@ -117,7 +120,8 @@ std::optional<ledger::Pressure> parse_pressure(std::string_view text) {
   return some ? std::optional(out) : std::nullopt;
 }
 
-std::optional<CgroupMount> find_cgroup_mount(std::string_view mountinfo, int version) {
+std::optional<CgroupMount> find_cgroup_mount(std::string_view mountinfo, int version,
+                                             std::string_view controller) {
   while (!mountinfo.empty()) {
     const std::string_view line = take_line(mountinfo);
     const size_t dash = line.find(" - ");
@@ -127,7 +131,7 @@ std::optional<CgroupMount> find_cgroup_mount(std::string_view mountinfo, int ver
     const auto head = fields_of(line);                   // id parent major:minor root point ...
     const auto tail = fields_of(line.substr(dash + 3));  // type source options
     const bool fits =
-        version == 2 ? tail[0] == "cgroup2" : tail[0] == "cgroup" && has_word(tail[2], "memory");
+        version == 2 ? tail[0] == "cgroup2" : tail[0] == "cgroup" && has_word(tail[2], controller);
     if (fits) {
       return CgroupMount{std::string(head[4]), std::string(head[3])};
     }
@@ -135,7 +139,8 @@ std::optional<CgroupMount> find_cgroup_mount(std::string_view mountinfo, int ver
   return std::nullopt;
 }
 
-std::optional<std::string_view> find_cgroup_path(std::string_view text, int version) {
+std::optional<std::string_view> find_cgroup_path(std::string_view text, int version,
+                                                 std::string_view controller) {
   while (!text.empty()) {
     const std::string_view line = take_line(text);
     const size_t first = line.find(':');
@@ -145,7 +150,7 @@ std::optional<std::string_view> find_cgroup_path(std::string_view text, int vers
     }
     const std::string_view controllers = line.substr(first + 1, second - first - 1);
     if (version == 2 ? controllers.empty() && line.substr(0, first) == "0"
-                     : has_word(controllers, "memory")) {
+                     : has_word(controllers, controller)) {
       return line.substr(second + 1);
     }
   }

@@ -17,8 +17,9 @@ std::optional<ledger::Pressure> parse_pressure(std::string_view text);
 struct CgroupMount {
   std::string point, root;
 };
-/// The mount of the version 1 memory controller, or of version 2; nullopt when there is none.
-std::optional<CgroupMount> find_cgroup_mount(std::string_view mountinfo, int version);
+/// The mount of a version 1 controller, or of version 2; nullopt when there is none.
+std::optional<CgroupMount> find_cgroup_mount(std::string_view mountinfo, int version,
+                                             std::string_view controller = "memory");
 
 /// Where the hierarchies are mounted for us. Read once: on a host of containers that is a long text.
 class CgroupMounts {
@@ -33,7 +34,8 @@ class CgroupMounts {
 };
 
 /// The path of a process in that hierarchy, out of /proc/PID/cgroup; nullopt when it is in none.
-std::optional<std::string_view> find_cgroup_path(std::string_view text, int version);
+std::optional<std::string_view> find_cgroup_path(std::string_view text, int version,
+                                                 std::string_view controller = "memory");
 
 /// Reads the files of the cgroup that limits this process's memory: version 1 where its memory controller is
 /// in use. Costs 50 to 100 us. Errc::unsupported when no hierarchy with a memory controller is mounted.

@@ -18,6 +18,10 @@ ledger::Host read_host(const ProcRoot& proc, const std::string& sys) {
   if (const auto vmstat = read_file(proc.path() + "/vmstat", size_t{1} << 20)) {
     out.pglazyfree = counter(*vmstat, "pglazyfree");
     out.pglazyfreed = counter(*vmstat, "pglazyfreed");
+    out.pgsteal_file = counter(*vmstat, "pgsteal_file");
+    out.pgscan_kswapd = counter(*vmstat, "pgscan_kswapd");
+    out.pgscan_direct = counter(*vmstat, "pgscan_direct");
+    out.workingset_refault_file = counter(*vmstat, "workingset_refault_file");
     out.thp_collapse_alloc = counter(*vmstat, "thp_collapse_alloc");
     out.thp_split_page = counter(*vmstat, "thp_split_page");
     out.thp_deferred_split_page = counter(*vmstat, "thp_deferred_split_page");

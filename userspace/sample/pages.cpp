@@ -43,17 +43,16 @@ class FrameFlags {
 
 }  // namespace
 
-Result<ledger::Residency> residency(const ProcRoot& proc, pid_t pid, std::span<const ledger::Range> ranges,
-                                    bool lazily, std::chrono::nanoseconds limit) {
+namespace {
+
+/// Calls `use(page number, entry of pagemap)` for each page of the ranges, until it returns false.
+template <typename Use>
+Status for_each_page(const ProcRoot& proc, pid_t pid, std::span<const ledger::Range> ranges,
+                     std::chrono::nanoseconds limit, Use use) {
   const auto until = std::chrono::steady_clock::now() + limit;
   const auto page = static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
   const std::string path = proc.of(pid, "pagemap");
   ASSIGN_OR_RETURN(const Fd file, open_file(path, O_RDONLY));
-  ledger::Residency out;
-  FrameFlags flags(proc);
-  if (lazily) {
-    out.freed_lazily_bytes = 0;
-  }
   std::vector<uint64_t> entries(8192);  // 32 MB of addresses at a time
   for (const ledger::Range& range : ranges) {
     const uint64_t end = (range.start + range.bytes) / page;
@@ -68,21 +67,8 @@ Result<ledger::Residency> residency(const ProcRoot& proc, pid_t pid, std::span<c
       }
       const size_t n = static_cast<size_t>(got) / 8;
       for (size_t i = 0; i < n; ++i) {
-        const uint64_t entry = entries[i];
-        out.swapped_bytes += (entry & swapped_bit) != 0 ? page : 0;
-        if ((entry & present_bit) == 0) {
-          continue;
-        }
-        out.present_bytes += page;
-        if (!out.freed_lazily_bytes) {
-          continue;
-        }
-        const uint64_t frame = entry & frame_mask;
-        const auto lazy = frame == 0 ? std::nullopt : flags.freed_lazily(frame);
-        if (!lazy) {
-          out.freed_lazily_bytes.reset();
-        } else if (*lazy) {
-          *out.freed_lazily_bytes += page;
+        if (!use(at + i, entries[i])) {
+          return {};
         }
       }
       at += n;
@@ -90,6 +76,67 @@ Result<ledger::Residency> residency(const ProcRoot& proc, pid_t pid, std::span<c
         return fail(Errc::too_large, path + " takes too long to read");
       }
     }
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<ledger::Residency> residency(const ProcRoot& proc, pid_t pid, std::span<const ledger::Range> ranges,
+                                    bool lazily, std::chrono::nanoseconds limit) {
+  const auto page = static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
+  ledger::Residency out;
+  FrameFlags flags(proc);
+  if (lazily) {
+    out.freed_lazily_bytes = 0;
+  }
+  TRY(for_each_page(proc, pid, ranges, limit, [&](uint64_t, uint64_t entry) {
+    out.swapped_bytes += (entry & swapped_bit) != 0 ? page : 0;
+    if ((entry & present_bit) == 0) {
+      return true;
+    }
+    out.present_bytes += page;
+    if (!out.freed_lazily_bytes) {
+      return true;
+    }
+    const uint64_t frame = entry & frame_mask;
+    const auto lazy = frame == 0 ? std::nullopt : flags.freed_lazily(frame);
+    if (!lazy) {
+      out.freed_lazily_bytes.reset();
+    } else if (*lazy) {
+      *out.freed_lazily_bytes += page;
+    }
+    return true;
+  }));
+  return out;
+}
+
+Result<std::vector<ledger::Range>> lazy_ranges(const ProcRoot& proc, pid_t pid,
+                                               std::span<const ledger::Range> ranges,
+                                               std::chrono::nanoseconds limit) {
+  const auto page = static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
+  std::vector<ledger::Range> out;
+  FrameFlags flags(proc);
+  bool hidden = false;
+  TRY(for_each_page(proc, pid, ranges, limit, [&](uint64_t number, uint64_t entry) {
+    if ((entry & present_bit) == 0) {
+      return true;
+    }
+    const uint64_t frame = entry & frame_mask;
+    const auto lazy = frame == 0 ? std::nullopt : flags.freed_lazily(frame);
+    hidden = !lazy;
+    if (lazy.value_or(false)) {
+      if (!out.empty() && out.back().start + out.back().bytes == number * page) {
+        out.back().bytes += page;
+      } else {
+        out.push_back({number * page, page});
+      }
+    }
+    return !hidden;
+  }));
+  if (hidden) {
+    return fail(Errc::denied, "which pages are freed lazily is hidden: page frames or /proc/kpageflags",
+                "run as root, or give the program CAP_SYS_ADMIN");
   }
   return out;
 }

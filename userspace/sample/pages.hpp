@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cstdint>
 #include <span>
+#include <vector>
 
 #include "ledger/kernel.hpp"
 #include "ledger/reading.hpp"
@@ -17,5 +18,12 @@ namespace jemtrace::sample {
 /// longer than `limit`.
 Result<ledger::Residency> residency(const ProcRoot& proc, pid_t pid, std::span<const ledger::Range> ranges,
                                     bool lazily, std::chrono::nanoseconds limit);
+
+/// Of these ranges the pages that are there and freed lazily, in the order of addresses. Errc::denied where
+/// page frames or /proc/kpageflags are hidden from us, Errc::too_large as above. One that was written to
+/// since still counts until reclaim looks at it.
+Result<std::vector<ledger::Range>> lazy_ranges(const ProcRoot& proc, pid_t pid,
+                                               std::span<const ledger::Range> ranges,
+                                               std::chrono::nanoseconds limit);
 
 }  // namespace jemtrace::sample

@@ -56,13 +56,17 @@ void take_field(std::string_view line, Vma& vma) {
     uint64_t Vma::*bytes;
   };
   static constexpr Field fields[] = {
-      {"Rss:", &Vma::rss_bytes},           {"Anonymous:", &Vma::anonymous_bytes},
-      {"LazyFree:", &Vma::lazyfree_bytes}, {"AnonHugePages:", &Vma::anon_huge_bytes},
+      {"Rss:", &Vma::rss_bytes},
+      {"Anonymous:", &Vma::anonymous_bytes},
+      {"LazyFree:", &Vma::lazyfree_bytes},
+      {"AnonHugePages:", &Vma::anon_huge_bytes},
       {"Swap:", &Vma::swap_bytes},
+      {"Shared_Clean:", &Vma::shared_bytes},
+      {"Shared_Dirty:", &Vma::shared_bytes},
   };
   for (const Field& field : fields) {
     if (starts_with(line, field.name)) {
-      vma.*field.bytes = field_bytes(line, field.name).value_or(0);
+      vma.*field.bytes += field_bytes(line, field.name).value_or(0);
     }
   }
 }

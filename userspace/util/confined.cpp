@@ -178,10 +178,12 @@ Status set_limits(const Budget& budget) {
 
 Status drop_user_and_capabilities() {
   if (::geteuid() == 0) {
-    // EINVAL: a user namespace that has no such user.
-    if ((::setgroups(0, nullptr) != 0 && errno != EPERM) ||
-        (::setresgid(nobody, nobody, nobody) != 0 && errno != EINVAL) ||
-        (::setresuid(nobody, nobody, nobody) != 0 && errno != EINVAL)) {
+    // EINVAL: a user namespace that has no such user. EPERM: a root without CAP_SETUID and CAP_SETGID, as in
+    // a container that was given few capabilities; what it has is dropped below, and seccomp opens nothing.
+    const auto bearable = [] { return errno == EINVAL || errno == EPERM; };
+    if ((::setgroups(0, nullptr) != 0 && !bearable()) ||
+        (::setresgid(nobody, nobody, nobody) != 0 && !bearable()) ||
+        (::setresuid(nobody, nobody, nobody) != 0 && !bearable())) {
       return fail_errno("cannot become nobody");
     }
   }

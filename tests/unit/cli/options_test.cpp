@@ -79,12 +79,23 @@ TEST(ParseOptions, refuses_what_makes_no_sense) {
                                              {"prof", "-p", "1"},
                                              {"prof", "-p", "1", "--dump", "relative"},
                                              {"prof", "-p", "1", "--activate", "--deactivate"},
+                                             {"diagnose", "--flush-lazyfree"},
+                                             {"diagnose", "--mallctl=call"},
                                              {"bogus"}}) {
     const auto parsed = parse_line(args);
     EXPECT_FALSE(parsed.options) << args[0];
     EXPECT_EQ(parsed.exit_status, 2) << args[0];
     EXPECT_EQ(parsed.text.rfind("jemtrace: ", 0), 0U) << parsed.text;
   }
+}
+
+TEST(ParseOptions, diagnose_watches_what_is_selected) {
+  const auto parsed = parse_line({"diagnose", "-p", "1,2", "-d", "3s", "--since-oom"});
+  ASSERT_TRUE(parsed.options) << parsed.text;
+  EXPECT_EQ(parsed.options->verb, Verb::diagnose);
+  EXPECT_EQ(parsed.options->duration, std::chrono::seconds(3));
+  EXPECT_TRUE(parsed.options->diagnose.since_oom);
+  EXPECT_FALSE(parsed.options->diagnose.flush_lazyfree);
 }
 
 TEST(ParseOptions, help_and_version_are_no_errors) {

@@ -41,7 +41,8 @@ TEST(AnalyseLibrary, recovers_the_functions_of_a_stripped_library) {
 }
 
 TEST(MayHoldJemalloc, is_false_for_what_has_none) {
-  for (const char* path : {"/bin/sh", "/usr/lib/x86_64-linux-gnu/libc.so.6", "/etc/passwd", __FILE__}) {
+  for (const char* path : {"/bin/sh", "/usr/lib/x86_64-linux-gnu/libc.so.6", "/etc/passwd",
+                           TEST_SOURCES "/locate/image_test.cpp"}) {
     const auto fd = open_file(path, O_RDONLY);
     ASSERT_TRUE(fd) << path;
     const auto may = may_hold_jemalloc(fd->get());

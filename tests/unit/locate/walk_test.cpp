@@ -99,7 +99,7 @@ std::set<int> purposes(const Outcome& outcome, const std::string& phase) {
 class WalkTest : public ::testing::TestWithParam<bool> {
  protected:
   void SetUp() override {
-    const std::string here = std::filesystem::path(__FILE__).parent_path();
+    const std::string here = TEST_SOURCES "/locate";
     const std::string include = here + "/../../../include";
     const std::string program = folder_ / "walk_program";
     if (!run("cc -O2 -g -I" + include + " -o " + program + " " + here + "/walk_program.c " + archive +

@@ -32,6 +32,16 @@ class ReadConf : public ::testing::Test {
   std::string root_;
 };
 
+TEST(ConfVariables, are_all_whose_names_end_so) {
+  const std::string environ("A=b\0MALLOC_CONF=x:1\0_RJEM_MALLOC_CONF=y:2\0MALLOC_CONF_NOT=z\0MALLOC_CONF\0",
+                            73);
+  const auto found = conf_variables(environ);
+  ASSERT_EQ(found.size(), 2u);
+  EXPECT_EQ(found[0].first, "MALLOC_CONF");
+  EXPECT_EQ(found[0].second, "x:1");
+  EXPECT_EQ(found[1].first, "_RJEM_MALLOC_CONF");
+}
+
 TEST_F(ReadConf, environment_overrides_the_link_and_that_the_defaults) {
   std::filesystem::create_symlink("dirty_decay_ms:1,retain:false", root_ + "/5/root/etc/malloc.conf");
   std::ofstream(root_ + "/5/environ") << std::string("A=b\0MALLOC_CONF=dirty_decay_ms:2\0", 33);

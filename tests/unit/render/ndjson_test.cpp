@@ -38,6 +38,22 @@ std::vector<std::string> keys(const Json& object) {
   return all;
 }
 
+DiagnosisReport diagnosis() {
+  DiagnosisReport report{.target = samples::target(), .window_ns = 30'000'000'000};
+  report.findings.push_back(
+      {.id = "LAZYFREE_INFLATED",
+       .pid = 4242,
+       .severity = ledger::Severity::warning,
+       .title = "RSS overstates by 205 MB",
+       .evidence = {{"lazyfree", 2.1e8, "bytes", 6.7e7}, {"psi_some_avg10", std::nullopt, "percent", 1.0}},
+       .remedy = "MALLOC_CONF=\"muzzy_decay_ms:0\"",
+       .confidence = 0.9,
+       .unmeasured = {"how short memory is"}});
+  report.unmeasured = {{"FRAGMENTED", "how much is allocated is not known"}};
+  report.purging = PurgeCost{.calls = 3, .bytes = 1 << 20, .time_ns = 30'000, .max_ns = 20'000};
+  return report;
+}
+
 /// Each line of output, and one of each kind in which all is unknown and all strings are hostile.
 void print_everything(Output& out) {
   out.header(samples::header());
@@ -58,6 +74,13 @@ void print_everything(Output& out) {
   evil.callsites[0].functions = {samples::evil, ""};
   evil.caveats = {samples::evil};
   out.summary(evil);
+  out.diagnosis(diagnosis());
+  out.diagnosis({});
+  DiagnosisReport evil_diagnosis = diagnosis();
+  evil_diagnosis.findings[0].title = evil_diagnosis.findings[0].remedy = samples::evil;
+  evil_diagnosis.unmeasured[0].second = samples::evil;
+  out.diagnosis(evil_diagnosis);
+  out.flush({.pid = 42, .comm = samples::evil});
   ledger::TargetInfo named = samples::target();
   named.comm = named.exe = named.cgroup = named.images[0].path = named.images[0].version = samples::evil;
   named.conf["stats_print"] = {"true", samples::evil};
@@ -82,7 +105,7 @@ void print_everything(Output& out) {
 TEST(Ndjson, lines_validate_against_the_schema) {
   const SchemaCheck schema(nlohmann::json::parse(json_schema()));
   const std::vector<Json> lines = lines_of(print_everything);
-  EXPECT_EQ(lines.size(), 25u);
+  EXPECT_EQ(lines.size(), 31u);
   for (const Json& line : lines) {
     EXPECT_EQ(schema.errors(nlohmann::json(line)), "");
   }
@@ -117,6 +140,14 @@ TEST(Ndjson, header_has_the_keys_of_the_contract_in_order) {
   const Json line = line_of([](Output& out) { out.header(samples::header()); });
   EXPECT_EQ(keys(line), (std::vector<std::string>{"type", "schema", "jemtrace", "kernel", "host",
                                                   "start_unix_ns", "clock", "command", "start_mono_ns"}));
+}
+
+TEST(Ndjson, target_names_its_container) {
+  ledger::TargetInfo target = samples::target();
+  EXPECT_TRUE(line_of([&](Output& out) { out.target(target); })["container"].is_null());
+  target.container = {"cri-o", "4fa6e0f0c678", ""};
+  EXPECT_EQ(line_of([&](Output& out) { out.target(target); })["container"].dump(),
+            R"({"runtime":"cri-o","id":"4fa6e0f0c678","pod_uid":null})");
 }
 
 TEST(Ndjson, transition_has_the_keys_of_the_contract_in_order) {
@@ -184,11 +215,34 @@ TEST(Ndjson, refaults_are_null_where_they_were_not_measured) {
   EXPECT_TRUE(refaults["within_10s"]["share"].is_null());
 }
 
+TEST(Ndjson, a_finding_has_the_keys_of_the_contract_in_order) {
+  const Json finding = lines_of([](Output& out) { out.diagnosis(diagnosis()); }).at(0);
+  EXPECT_EQ(keys(finding), (std::vector<std::string>{"type", "id", "pid", "severity", "title", "evidence",
+                                                     "remedy", "confidence", "unmeasured"}));
+  EXPECT_EQ(keys(finding["evidence"][0]), (std::vector<std::string>{"name", "value", "unit", "threshold"}));
+  EXPECT_TRUE(finding["evidence"][1]["value"].is_null());
+}
+
 TEST(Ndjson, latencies_of_nothing_are_null) {
   const Json line = line_of([](Output& out) { out.summary({}); });
   const Json latency = line["transitions"]["dirty_muzzy"]["latency"];
   EXPECT_EQ(latency.dump(), R"({"count":0,"sum_ns":0,"min_ns":null,"p50_ns":null,"p90_ns":null,)"
-                            R"("p99_ns":null,"max_ns":null})");
+                            R"("p99_ns":null,"max_ns":null,"schema":3,"buckets":[]})");
+}
+
+// Where Prometheus and OpenTelemetry put it: bucket i holds (2^((i-1)/8), 2^(i/8)] seconds.
+TEST(Ndjson, buckets_are_those_of_prometheus_native_histograms) {
+  ledger::Summary summary;
+  ledger::Histogram& h = summary.totals.transitions[JT_DIRTY_MUZZY].by_payer[JT_PAYER_APP];
+  h.record(1'000'000'000, 1, 4096);  // 1 s is the inclusive bound of bucket 0
+  h.record(1'000'000'001, 1, 4096);
+  h.record(1, 1, 4096);
+  h.record(~uint64_t{0} >> 2, 1, 4096);
+  const Json line = line_of([&](Output& out) { out.summary(summary); });
+  EXPECT_EQ(line["transitions"]["dirty_muzzy"]["by_payer"]["app"]["latency"]["buckets"].dump(),
+            "[[-192,1],[0,1],[1,1],[33,1]]");
+  const Json interval = line_of([](Output& out) { out.interval(samples::interval()); });
+  EXPECT_FALSE(interval["transitions"]["dirty_muzzy"]["latency"].contains("buckets"));
 }
 
 TEST(Ndjson, counters_are_null_where_the_source_state_cannot_be_known) {

@@ -254,6 +254,7 @@ inline StatsReport stats_report() {
   a.metadata.bytes = 31 * mib;
   a.allocated_bytes = 900 * mib;
   a.tcache_bytes = 3 * mib;
+  a.slack_bytes = 400 * mib;
   a.muzzy_not_resident_bytes = 280 * mib;
   ledger::ArenaReading arena;
   arena.threads = 4;

@@ -472,7 +472,7 @@ TEST_F(Text, nothing_is_wider_than_80_columns) {
 
 TEST_F(Text, stats_lay_rss_out) {
   StatsReport report = samples::stats_report();
-  report.arenas = true;
+  report.arenas = report.classes = true;
   EXPECT_EQ(print([&](Output& out) { out.stats(report); }), R"(
 redis-server (4242)  jemalloc 5.3.0 in libjemalloc.so.2, shared, symbols found,
                      2 of 2 sites
@@ -483,6 +483,8 @@ environment); 5 arenas (default of 5.3.0)
 
                     RESIDENT  OF RSS  JEMALLOC
 #  active            1.17 GB    37 %   1.27 GB  in use, slack included
+     allocated                          900 MB  3.00 MB in thread caches
+     slack                              400 MB  fragmentation, 31 % of it
 d  dirty              300 MB     9 %    300 MB  free, until it decays
 ~  muzzy, LazyFree   1.46 GB    46 %   1.76 GB  the kernel may take it
 !  muzzy, not lazy   20.0 MB    <1 %            the kernel may not take it
@@ -495,7 +497,6 @@ f  files             60.0 MB     2 %            programs, libraries, data
    RSS               3.20 GB
 RESIDENT: what the kernel holds. JEMALLOC: what its own books say.
 
-active     900 MB allocated, of 1.27 GB active; 3.00 MB of it in thread caches
 muzzy      of 1.76 GB, 1.46 GB the kernel still may take and 280 MB are not
            resident: taken, or never touched
 pressure   cgroup /system.slice/redis.service uses 3.22 GB of 8.00 GB; 0.00 %

@@ -93,6 +93,10 @@ CtlTree CtlTree::find(const DataView& data, const ElfFile& file) {
       tree.walk(data, file, arenas.front(), length_of(data, arenas.front()), "arena.i", 1);
     }
   }
+  // arenas.bin.<i>, too.
+  if (const auto bins = find_tables(data, {"size", "nregs"}); bins.size() == 1) {
+    tree.walk(data, file, bins.front(), length_of(data, bins.front()), "arenas.bin.i", 2);
+  }
   // So is experimental.arenas.<i>, whose table has one node.
   if (const auto nodes = find_nodes(data, "pactivep"); nodes.size() == 1) {
     tree.walk(data, file, nodes.front(), 1, "experimental.arenas.i", 3);

@@ -71,6 +71,7 @@ class Finder {
     find_stats();
     find_arenas();
     find_narenas();
+    find_bins();
     find_layout();
     return std::move(out_);
   }
@@ -268,6 +269,50 @@ class Finder {
     }
   }
 
+  /// Addresses of data that a handler's code has in it: to take, or to index.
+  [[nodiscard]] std::set<uint64_t> addresses_in(const std::string& ctl) const {
+    std::set<uint64_t> found;
+    const FunctionId id = handler(ctl);
+    if (id == no_function || graph_.at(id).size() > max_handler) {
+      return found;
+    }
+    for (const CodeFunction::Piece& piece : graph_.at(id).pieces) {
+      const auto code = file_.read_vaddr(piece.start, piece.size, max_handler);
+      for (const Instruction& in : code ? decode(*code, piece.start) : std::vector<Instruction>{}) {
+        const bool indexed = in.indexed && in.array == no_register;
+        const uint64_t address = in.address != 0 ? in.address
+                                 : indexed       ? static_cast<uint64_t>(in.displacement)
+                                                 : in.immediate.value_or(0);
+        const auto* segment = file_.segment_of(address);
+        const bool in_file = segment != nullptr && (segment->p_flags & PF_X) == 0;
+        // Small numbers are error codes and sizes.
+        if (address >= page && address % 8 == 0 && (in_file || writable(address, 8))) {
+          found.insert(address);
+        }
+      }
+    }
+    return found;
+  }
+
+  /// bin_infos: what the handlers of arenas.bin.<i>.size and arenas.bin.<i>.slab_size both index. The second
+  /// may have the offset of its member in the address.
+  void find_bins() {
+    const std::set<uint64_t> slab_sizes = addresses_in("arenas.bin.i.slab_size");
+    std::vector<uint64_t> both;
+    for (const uint64_t address : addresses_in("arenas.bin.i.size")) {
+      if (slab_sizes.contains(address) || slab_sizes.contains(address + 8)) {
+        both.push_back(address);
+      }
+    }
+    if (both.size() == 1) {
+      out_.classes.infos = both.front();
+      out_.evidence.push_back(
+          fmt::format("bins: the handlers of their sizes index the array at {:#x}", both.front()));
+    } else {
+      out_.missing.emplace_back("size classes: the handlers of their sizes were not understood");
+    }
+  }
+
   /// What the handler of pactivep adds to an arena's address. nullopt: it is not there, or not understood.
   [[nodiscard]] std::optional<uint32_t> nactive_in_code() const {
     std::set<uint32_t> offsets;
@@ -295,8 +340,8 @@ class Finder {
         in(known.retained, 0),
         in(known.decay_dirty, 0),
         in(known.decay_muzzy, 0),
-        in(known.decay_dirty, known.decay.time_ms),
-        in(known.decay_muzzy, known.decay.time_ms),
+        in(known.decay_dirty, known.parts.decay.time_ms),
+        in(known.decay_muzzy, known.parts.decay.time_ms),
         {known.base_allocated},
     };
     if (known.ind != 0) {
@@ -366,19 +411,19 @@ class Finder {
     out_.internal = optional(known.internal);
     const auto cache = [&](uint32_t at) {
       CacheLayout layout;
-      for (size_t i = 0; i < std::size(known.cache.npages) && known.cache.npages[i] != 0; ++i) {
-        layout.npages.push_back(at + known.cache.npages[i]);
-        layout.lru.push_back(at + known.cache.lru[i]);
+      for (size_t i = 0; i < std::size(known.parts.cache.npages) && known.parts.cache.npages[i] != 0; ++i) {
+        layout.npages.push_back(at + known.parts.cache.npages[i]);
+        layout.lru.push_back(at + known.parts.cache.lru[i]);
       }
-      layout.state = at + known.cache.state;
-      layout.ind = known.cache.ind == 0 ? std::nullopt : std::optional(at + known.cache.ind);
+      layout.state = at + known.parts.cache.state;
+      layout.ind = known.parts.cache.ind == 0 ? std::nullopt : std::optional(at + known.parts.cache.ind);
       return layout;
     };
     out_.dirty = cache(known.dirty);
     out_.muzzy = cache(known.muzzy);
     out_.retained = cache(known.retained);
     const auto decay = [&](uint32_t at) {
-      const KnownDecay& d = known.decay;
+      const KnownDecay& d = known.parts.decay;
       DecayLayout layout;
       layout.time_ms = at + d.time_ms;
       layout.interval = at + d.interval;
@@ -398,9 +443,20 @@ class Finder {
       out_.dirty_counters = counters(known.counters);
       out_.muzzy_counters = counters(known.counters + 24);
     }
-    out_.extent = {0, 8, 16, known.extent.next, known.extent.state_shift, known.extent.state_width};
+    out_.extent = {
+        0, 8, 16, known.parts.extent.next, known.parts.extent.state_shift, known.parts.extent.state_width};
     out_.base_layout.blocks = known.base_blocks;
     out_.base_layout.ind = known.ind == 0 ? std::optional<uint32_t>(0) : std::nullopt;
+    if (out_.stats) {
+      out_.classes.kind = known.parts.classes.kind;
+      out_.classes.bins = known.parts.classes.bins;
+      out_.classes.bin_bytes = known.parts.classes.bin_bytes;
+      out_.classes.bin_stats = known.parts.classes.bin_stats;
+      out_.classes.large = known.parts.classes.large;
+      out_.classes.large_bytes = known.parts.classes.large_bytes;
+      out_.classes.large_active = optional(known.parts.classes.large_active);
+      out_.classes.tcaches = optional(known.parts.classes.tcaches);
+    }
     out_.base_layout.allocated = out_.stats ? optional(known.base_allocated) : std::nullopt;
   }
 

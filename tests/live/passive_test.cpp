@@ -1,0 +1,53 @@
+// What a program asks its own jemalloc, and what it says in malloc_conf. Oracle: the workload prints its
+// answers.
+#include <sys/utsname.h>
+
+#include <cstdio>
+#include <thread>
+
+#include "live.hpp"
+
+namespace jemtrace::live {
+namespace {
+
+bool has_sessions() {
+  utsname name{};
+  int major = 0;
+  int minor = 0;
+  return ::uname(&name) == 0 && std::sscanf(name.release, "%d.%d", &major, &minor) == 2 &&
+         std::make_pair(major, minor) >= std::make_pair(6, 14);
+}
+
+class Asks : public LiveTest, public ::testing::WithParamInterface<std::string> {};
+
+// The states of the structures agree with what the program was told, so no caveat speaks of a difference.
+TEST_P(Asks, and_its_answers_agree_with_its_structures) {
+  if (!has_sessions()) {
+    GTEST_SKIP() << "no uprobe sessions on this kernel";
+  }
+  const Trace run = run_traced({workload(GetParam())}, {}, {"--passive", "-i", "200ms"});
+  ASSERT_EQ(run.outcome.status, 0) << run.outcome.err;
+  const Block truth = parse_block(run.outcome.out);
+  const Output output = run.output();
+  const Json summary = output.summary_of(truth.pid());
+  for (const Json& caveat : summary["caveats"]) {
+    EXPECT_EQ(caveat.get<std::string>().find("asked its jemalloc"), std::string::npos) << caveat;
+  }
+  const std::string target = output.target(truth.pid()).dump();
+  EXPECT_EQ(target.find("passive:"), std::string::npos) << target;
+}
+
+TEST_P(Asks, and_malloc_conf_in_the_program_is_a_source) {
+  const Process process({workload(GetParam())});
+  std::this_thread::sleep_for(300ms);
+  const Outcome outcome = run_jemtrace({"list", "-f", "json", "-p", std::to_string(process.pid())});
+  ASSERT_EQ(outcome.status, 0) << outcome.err;
+  EXPECT_NE(outcome.out.find("malloc_conf in the program"), std::string::npos) << outcome.out;
+  EXPECT_NE(outcome.out.find("4321"), std::string::npos) << outcome.out;
+}
+
+INSTANTIATE_TEST_SUITE_P(Linkage, Asks, ::testing::Values("asks", "static_asks"),
+                         [](const auto& info) { return info.param; });
+
+}  // namespace
+}  // namespace jemtrace::live

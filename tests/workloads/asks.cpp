@@ -1,0 +1,55 @@
+// Asks jemalloc what is active and allocated, by name and by number, ten times; then ends. Its settings are
+// in the program: malloc_conf.
+#include <jemalloc/jemalloc.h>
+
+#include <cstdlib>
+
+#include "workload.hpp"
+
+extern "C" {
+extern const char* malloc_conf;
+const char* malloc_conf = "dirty_decay_ms:4321,narenas:2";
+}
+
+namespace {
+
+uint64_t by_name(const char* name) {
+  size_t value = 0;
+  size_t length = sizeof value;
+  if (mallctl(name, &value, &length, nullptr, 0) != 0) {
+    workload::die(name);
+  }
+  return value;
+}
+
+/// As clients in Rust ask: the slot on the stack is another call's the next time.
+uint64_t by_number(const char* name) {
+  size_t mib[2];
+  size_t depth = 2;
+  size_t value = 0;
+  size_t length = sizeof value;
+  if (mallctlnametomib(name, mib, &depth) != 0 ||
+      mallctlbymib(mib, depth, &value, &length, nullptr, 0) != 0) {
+    workload::die(name);
+  }
+  return value;
+}
+
+}  // namespace
+
+int main() {
+  void* held = std::malloc(20 << 20);
+  workload::touch(held, 20 << 20);
+  uint64_t allocated = 0;
+  uint64_t active = 0;
+  for (int i = 0; i < 10; ++i) {
+    uint64_t epoch = 1;
+    mallctl("epoch", nullptr, nullptr, &epoch, sizeof epoch);
+    allocated = by_number("stats.allocated");
+    active = by_name("stats.active");
+    workload::sleep_ms(100);
+  }
+  workload::Report().add("allocated", allocated).add("active", active).write();
+  std::free(held);
+  return 0;
+}

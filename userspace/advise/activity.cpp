@@ -1,0 +1,265 @@
+#include "advise/activity.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <tuple>
+
+#include "ledger/smoothstep.hpp"
+
+namespace jemtrace::advise {
+namespace {
+
+bool complete(const ledger::ArenaReading& arena) {
+  return arena.active_pages && arena.dirty.pages && arena.muzzy.pages && arena.dirty_decay.time_ms &&
+         arena.muzzy_decay.time_ms;
+}
+
+Point point_of(const ledger::ArenaReading& arena, uint32_t at) {
+  return {.at = at,
+          .active = *arena.active_pages,
+          .dirty = *arena.dirty.pages,
+          .muzzy = *arena.muzzy.pages,
+          .retained = arena.retained.pages.value_or(0)};
+}
+
+bool same_pages(const Point& a, const Point& b) {
+  return a.active == b.active && a.dirty == b.dirty && a.muzzy == b.muzzy && a.retained == b.retained;
+}
+
+std::optional<uint64_t> since(const std::optional<uint64_t>& now, const std::optional<uint64_t>& start) {
+  return now && start && *now >= *start ? std::optional(*now - *start) : std::nullopt;
+}
+
+/// The decay that keeps epochs: the dirty one, else the muzzy one.
+const ledger::DecayReading& clock_of(const ledger::ArenaReading& arena) {
+  return arena.dirty_decay.time_ms.value_or(0) > 0 ? arena.dirty_decay : arena.muzzy_decay;
+}
+
+}  // namespace
+
+std::optional<double> busy_rate(const Chances& chances) {
+  constexpr uint64_t fewest = 10;
+  constexpr double always = 1e6;
+  const uint64_t readings = chances.ready + chances.waiting;
+  if (readings < fewest || chances.epoch_ns == 0 || chances.span_ns == 0) {
+    return std::nullopt;
+  }
+  const double epoch_s = static_cast<double>(chances.epoch_ns) / 1e9;
+  const double apart_s = static_cast<double>(chances.span_ns) / 1e9 / static_cast<double>(readings);
+  if (epoch_s >= 2 * apart_s) {
+    // From the end of an epoch to the deadline of the next it takes an epoch on average: 1.5 from its nominal
+    // start, which it is half an epoch late for. Then it waits for 1/rate. None seen waiting: less than can
+    // be told.
+    const double waiting = std::max(static_cast<double>(chances.waiting), 0.5);
+    return static_cast<double>(chances.ready) / waiting / epoch_s;
+  }
+  // Epochs are shorter than what is between readings, and what waits is chance: how many readings found none
+  // ended?
+  const double none = std::max(1 - static_cast<double>(chances.taken) / static_cast<double>(readings),
+                               0.5 / static_cast<double>(readings));
+  const double between_s = apart_s / -std::log(none);
+  return chances.taken == 0 ? 0 : between_s <= epoch_s ? always : 1 / (between_s - epoch_s);
+}
+
+std::optional<double> idle_rate(const Chances& chances) {
+  if (chances.waited_ns == 0) {
+    return std::nullopt;
+  }
+  // Where epochs end between all readings, how long they wait is not seen by counting them.
+  if (chances.taken > chances.waiting) {
+    return busy_rate(chances);
+  }
+  return static_cast<double>(chances.taken) * 1e9 / static_cast<double>(chances.waited_ns);
+}
+
+std::vector<Point> Activity::totals() const {
+  std::vector<Point> sums(times_ns.size());
+  for (uint32_t at = 0; at < sums.size(); ++at) {
+    sums[at].at = at;
+  }
+  for (const ArenaActivity& arena : arenas) {
+    size_t next = 0;
+    Point now;
+    for (Point& sum : sums) {
+      while (next < arena.points.size() && arena.points[next].at <= sum.at) {
+        now = arena.points[next++];
+      }
+      sum.active += now.active;
+      sum.dirty += now.dirty;
+      sum.muzzy += now.muzzy;
+      sum.retained += now.retained;
+    }
+  }
+  return sums;
+}
+
+std::optional<uint64_t> Activity::purged_pages() const {
+  uint64_t sum = 0;
+  for (const ArenaActivity& arena : arenas) {
+    if (!arena.dirty_purged || !arena.muzzy_purged) {
+      return std::nullopt;
+    }
+    sum += *arena.dirty_purged + *arena.muzzy_purged;
+  }
+  return sum;
+}
+
+double Activity::mean_resident_pages() const {
+  const std::vector<Point> sums = totals();
+  double sum = 0;
+  for (size_t i = 1; i < sums.size(); ++i) {
+    const auto pages = [&](const Point& p) { return static_cast<double>(p.active + p.dirty + p.muzzy); };
+    sum += (pages(sums[i - 1]) + pages(sums[i])) / 2 * static_cast<double>(times_ns[i] - times_ns[i - 1]);
+  }
+  return span_ns() == 0 ? 0 : sum / static_cast<double>(span_ns());
+}
+
+void Recorder::begin(const Key& key, const ledger::ArenaReading& reading, uint64_t at_ns) {
+  ArenaActivity arena{.index = reading.index};
+  arena.points.push_back(point_of(reading, static_cast<uint32_t>(activity_.times_ns.size() - 1)));
+  arena.dirty_start = reading.dirty_decay;
+  arena.muzzy_start = reading.muzzy_decay;
+  seen_[key] = {activity_.arenas.size(), arena.points.back(), reading, reading, at_ns};
+  activity_.arenas.push_back(std::move(arena));
+}
+
+// What is active, dirty or muzzy now and was not before, and what went away meanwhile, came from the retained
+// pages or from new ones. Of that, what no dirty page could have served is no bypass.
+void Recorder::see_flow(Seen& seen, const ledger::ArenaReading& reading, const Point& point, uint64_t ns) {
+  constexpr size_t most = 1 << 16;
+  // With muzzy pages all dirty ones become that first.
+  const bool muzzy = reading.muzzy_decay.time_ms != 0;
+  const auto gone = muzzy ? since(reading.muzzy_decay.purged_pages, seen.now.muzzy_decay.purged_pages)
+                          : since(reading.dirty_decay.purged_pages, seen.now.dirty_decay.purged_pages);
+  if (!gone || seen.flows.size() >= most) {
+    return;
+  }
+  const auto signed_of = [](uint64_t pages) { return static_cast<int64_t>(pages); };
+  const uint64_t held = seen.last.dirty + seen.last.muzzy;
+  const int64_t grown = signed_of(point.active) - signed_of(seen.last.active);
+  const int64_t came = grown + signed_of(point.dirty + point.muzzy) - signed_of(held) + signed_of(*gone);
+  // Where much is taken the dirty pages run out in between: that says nothing of how well they serve.
+  if (grown * 2 > signed_of(held)) {
+    return;
+  }
+  seen.flows.push_back({held, came, static_cast<uint64_t>(std::max<int64_t>(grown, 0)), ns});
+}
+
+namespace {
+
+/// A straight line through how much went past, by how much was needed more.
+class Line {
+ public:
+  void add(double x, double y) {
+    n_ += 1;
+    x_ += x;
+    y_ += y;
+    xx_ += x * x;
+    xy_ += x * y;
+  }
+  [[nodiscard]] double slope() const {
+    const double spread = xx_ - x_ * x_ / n_;
+    return spread <= 0 ? 0 : std::clamp((xy_ - x_ * y_ / n_) / spread, 0.0, 1.0);
+  }
+  [[nodiscard]] double at_zero() const { return std::max(0.0, (y_ - slope() * x_) / n_); }
+
+ private:
+  double n_ = 0, x_ = 0, y_ = 0, xx_ = 0, xy_ = 0;
+};
+
+}  // namespace
+
+std::vector<Bypass> Recorder::bypass_of(std::vector<Flow> flows) {
+  constexpr size_t fewest = 25, most_bins = 12;
+  std::sort(flows.begin(), flows.end(), [](const Flow& a, const Flow& b) { return a.held < b.held; });
+  const size_t bins = std::min(most_bins, flows.size() / fewest);
+  std::vector<Bypass> out;
+  for (size_t bin = 0; bin < bins; ++bin) {
+    const size_t begin = bin * flows.size() / bins;
+    const size_t end = (bin + 1) * flows.size() / bins;
+    const auto count = static_cast<double>(end - begin);
+    double held = 0;
+    double ns = 0;
+    Line line;
+    for (size_t i = begin; i < end; ++i) {
+      // Readings are not of one moment: what is missing in one is too much in the next, and cancels out.
+      line.add(static_cast<double>(flows[i].grown), static_cast<double>(flows[i].pages));
+      held += static_cast<double>(flows[i].held);
+      ns += static_cast<double>(flows[i].ns);
+    }
+    out.push_back({held / count, line.slope(), line.at_zero() * count / ns * 1e9});
+  }
+  return out;
+}
+
+void Recorder::go_on(Seen& seen, const ledger::ArenaReading& reading, uint64_t at_ns) {
+  ArenaActivity& arena = activity_.arenas[seen.arena];
+  const Point point = point_of(reading, static_cast<uint32_t>(activity_.times_ns.size() - 1));
+  const bool busy = !same_pages(point, seen.last);
+  if (busy) {
+    arena.points.push_back(point);
+    arena.busy_ns += at_ns - seen.at_ns;
+    see_flow(seen, reading, point, at_ns - seen.at_ns);
+  }
+  const ledger::DecayReading& before = clock_of(seen.now);
+  const ledger::DecayReading& now = clock_of(reading);
+  if (before.epoch_ns && before.deadline_ns && now.epoch_ns && now.deadline_ns &&
+      before.time_ms == now.time_ms) {
+    Chances& chances = busy ? arena.busy : arena.idle;
+    const uint64_t waits_from = std::max(seen.at_ns, *before.deadline_ns);
+    const uint64_t waited = at_ns > waits_from ? at_ns - waits_from : 0;
+    const bool advanced = *now.epoch_ns != *before.epoch_ns;
+    // An epoch that began its wait within this time may have been waiting for long, or not: that is not
+    // known.
+    if (advanced || *before.deadline_ns <= seen.at_ns) {
+      arena.chances.resize(activity_.times_ns.size(), Chance::unknown);
+      arena.chances.back() = advanced ? Chance::taken : Chance::none;
+    }
+    chances.epoch_ns = static_cast<uint64_t>(*now.time_ms) * 1'000'000 / ledger::decay_steps;
+    chances.span_ns += at_ns - seen.at_ns;
+    (at_ns < *now.deadline_ns ? chances.ready : chances.waiting) += 1;
+    chances.taken += advanced ? 1 : 0;
+    chances.waited_ns += advanced ? waited / 2 : waited;  // somewhere in between
+  }
+  seen.last = point;
+  seen.now = reading;
+  seen.at_ns = at_ns;
+}
+
+void Recorder::add(const ledger::Reading& reading) {
+  if (!std::all_of(reading.arenas.begin(), reading.arenas.end(), complete)) {
+    activity_.unread += 1;
+    return;
+  }
+  if (!activity_.times_ns.empty() && reading.at_ns <= activity_.times_ns.back()) {
+    return;
+  }
+  activity_.times_ns.push_back(reading.at_ns);
+  std::map<uint32_t, uint32_t> of_same_index;
+  for (const ledger::ArenaReading& arena : reading.arenas) {
+    const Key key{arena.index, of_same_index[arena.index]++};
+    if (const auto found = seen_.find(key); found != seen_.end()) {
+      go_on(found->second, arena, reading.at_ns);
+    } else {
+      begin(key, arena, reading.at_ns);
+    }
+  }
+}
+
+Activity Recorder::take() {
+  for (const auto& [key, seen] : seen_) {
+    ArenaActivity& arena = activity_.arenas[seen.arena];
+    const auto& [first, now] = std::tie(seen.first, seen.now);
+    arena.dirty_ms = now.dirty_decay.time_ms.value_or(0);
+    arena.muzzy_ms = now.muzzy_decay.time_ms.value_or(0);
+    arena.dirty_purged = since(now.dirty_decay.purged_pages, first.dirty_decay.purged_pages);
+    arena.muzzy_purged = since(now.muzzy_decay.purged_pages, first.muzzy_decay.purged_pages);
+    arena.dirty_extents = since(now.dirty_decay.nmadvise, first.dirty_decay.nmadvise);
+    arena.bypass = bypass_of(seen.flows);
+    arena.muzzy_extents = since(now.muzzy_decay.nmadvise, first.muzzy_decay.nmadvise);
+  }
+  seen_.clear();
+  return std::move(activity_);
+}
+
+}  // namespace jemtrace::advise

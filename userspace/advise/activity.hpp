@@ -1,0 +1,111 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "ledger/reading.hpp"
+
+/// What a process does with its memory over a time: the input of the simulator.
+namespace jemtrace::advise {
+
+/// An arena at a moment at which something of it had changed since the one before.
+struct Point {
+  uint32_t at = 0;                                          // index into Activity::times_ns
+  uint64_t active = 0, dirty = 0, muzzy = 0, retained = 0;  // pages
+};
+
+/// How often an arena gives its decay a chance to run. It does so once in about 1000 ticks, and nothing
+/// outside sees ticks; but an epoch that is over and has not been ended yet is seen: it waits for a chance.
+struct Chances {
+  uint64_t ready = 0, waiting = 0;    // readings within an epoch, and behind its deadline
+  uint64_t span_ns = 0;               // between these readings and the ones before them
+  uint64_t epoch_ns = 0;              // a 200th of the decay time
+  uint64_t taken = 0, waited_ns = 0;  // epochs that ended between two readings, and the time that they waited
+};
+/// Chances per second while pages move: from the share of readings in which an epoch waits, or of those by
+/// which one has ended. nullopt: not known.
+std::optional<double> busy_rate(const Chances& chances);
+/// While none do: what is waited for and comes. 0: it never came.
+std::optional<double> idle_rate(const Chances& chances);
+
+/// Whether an arena had a chance to decay between a reading and the one before.
+enum class Chance : char {
+  unknown = '?',
+  none = '0',  // an epoch waited all the time
+  taken = '1',
+};
+
+/// Allocations that went past the dirty and muzzy pages, as none of their extents would do, while that many
+/// were there: a share of the pages by which active memory grew, and what was taken while others were freed.
+struct Bypass {
+  double held = 0, share = 0, pages_per_s = 0;
+};
+
+struct ArenaActivity {
+  uint32_t index = 0;
+  int64_t dirty_ms = 0, muzzy_ms = 0;                    // its decay times at the end
+  std::vector<Point> points;                             // the first: when it was first seen
+  ledger::DecayReading dirty_start, muzzy_start;         // at the first point, with backlog where it was read
+  std::optional<uint64_t> dirty_purged, muzzy_purged;    // pages, within the time
+  std::optional<uint64_t> dirty_extents, muzzy_extents;  // nmadvise, within the time
+  std::vector<Chance> chances;  // by index into times_ns; what is beyond its end is unknown
+  std::vector<Bypass> bypass;   // by rising `held`; empty: not known
+  Chances busy, idle;           // while its pages moved between two readings, and while they did not
+  uint64_t busy_ns = 0;
+};
+
+struct Activity {
+  uint64_t page_bytes = 4096;
+  std::vector<uint64_t> times_ns;  // of the readings, CLOCK_MONOTONIC
+  std::vector<ArenaActivity> arenas;
+  uint64_t unread = 0;      // readings that were left out as some arena could not be read
+  bool from_start = false;  // the first reading was taken when the program had just begun
+
+  [[nodiscard]] uint64_t span_ns() const {
+    return times_ns.size() < 2 ? 0 : times_ns.back() - times_ns.front();
+  }
+  /// The sum over arenas at each of times_ns.
+  [[nodiscard]] std::vector<Point> totals() const;
+  [[nodiscard]] std::optional<uint64_t> purged_pages() const;
+  /// Active, dirty and muzzy, over time.
+  [[nodiscard]] double mean_resident_pages() const;
+};
+
+/// Makes it of readings that come one after the other.
+class Recorder {
+ public:
+  explicit Recorder(uint64_t page_bytes) { activity_.page_bytes = page_bytes; }
+  /// A reading in which an arena is unknown says nothing of the whole: it is counted and left out.
+  void add(const ledger::Reading& reading);
+  [[nodiscard]] size_t readings() const { return activity_.times_ns.size(); }
+  [[nodiscard]] Activity take();
+
+ private:
+  struct Flow {
+    uint64_t held = 0;   // dirty and muzzy pages before
+    int64_t pages = 0;   // that went past them
+    uint64_t grown = 0;  // active pages more than before
+    uint64_t ns = 0;
+  };
+  struct Seen {
+    size_t arena = 0;
+    Point last;
+    ledger::ArenaReading first, now;
+    uint64_t at_ns = 0;
+    std::vector<Flow> flows = {};
+  };
+  using Key = std::pair<uint32_t, uint32_t>;  // two images of a process may have arenas of the same index
+
+  void begin(const Key& key, const ledger::ArenaReading& reading, uint64_t at_ns);
+  static void see_flow(Seen& seen, const ledger::ArenaReading& reading, const Point& point, uint64_t ns);
+  static std::vector<Bypass> bypass_of(std::vector<Flow> flows);
+  void go_on(Seen& seen, const ledger::ArenaReading& reading, uint64_t at_ns);
+
+  Activity activity_;
+  std::map<Key, Seen> seen_;
+};
+
+}  // namespace jemtrace::advise

@@ -1,0 +1,314 @@
+#include "advise/advice.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "util/text.hpp"
+
+namespace jemtrace::advise {
+namespace {
+
+constexpr uint64_t mib = 1 << 20;
+constexpr double small_share = 0.05;  // of RSS: less is nothing to gain
+constexpr uint64_t few_pages = 4096;  // 16 MiB: too few to be wrong about
+
+double relative(double a, double b) {
+  const double larger = std::max(a, b);
+  return larger <= 0 ? 0 : std::abs(a - b) / larger;
+}
+
+double relative_pages(uint64_t a, const std::optional<uint64_t>& b) {
+  return !b || std::max(a, *b) < few_pages ? 0 : relative(static_cast<double>(a), static_cast<double>(*b));
+}
+
+std::string bytes(double amount) {
+  return human_bytes(static_cast<uint64_t>(std::max(0.0, amount)));
+}
+
+Fit fit_of(const Input& in) {
+  const Outcome out = simulate(in.activity, in.current, in.model, in.costs,
+                               in.activity.from_start ? Begin::empty : Begin::as_read);
+  return {.simulated_resident_bytes = out.mean_resident * static_cast<double>(in.activity.page_bytes),
+          .measured_resident_bytes = in.measured.mean_resident_bytes,
+          .simulated_purged_pages = out.purged(),
+          .measured_purged_pages = in.measured.purged_pages,
+          .simulated_refaulted_pages = out.refaulted,
+          .measured_refaulted_pages = in.measured.refaulted_pages};
+}
+
+/// Arenas whose decay times are others count little: they have few readings in which pages move.
+void add(Chances& all, const Chances& one) {
+  all.ready += one.ready;
+  all.waiting += one.waiting;
+  all.taken += one.taken;
+  all.span_ns += one.span_ns;
+  all.waited_ns += one.waited_ns;
+  all.epoch_ns = std::max(all.epoch_ns, one.epoch_ns);
+}
+
+double mean_held_bytes(const Activity& activity) {
+  double sum = 0;
+  const auto totals = activity.totals();
+  for (const Point& point : totals) {
+    sum += static_cast<double>(point.dirty + point.muzzy);
+  }
+  return totals.empty() ? 0
+                        : sum / static_cast<double>(totals.size()) * static_cast<double>(activity.page_bytes);
+}
+
+double mean_active_bytes(const Activity& activity) {
+  double sum = 0;
+  const auto totals = activity.totals();
+  for (const Point& point : totals) {
+    sum += static_cast<double>(point.active);
+  }
+  return totals.empty() ? 0
+                        : sum / static_cast<double>(totals.size()) * static_cast<double>(activity.page_bytes);
+}
+
+bool nothing_moved(const Activity& activity) {
+  return std::all_of(activity.arenas.begin(), activity.arenas.end(),
+                     [](const ArenaActivity& arena) { return arena.points.size() <= 1; });
+}
+
+/// Why it may be that no decay time is worth a thought.
+std::vector<std::string> futile(const Advice& advice) {
+  const Input& in = advice.input;
+  std::vector<std::string> why;
+  const double held = mean_held_bytes(in.activity);
+  const double rss = in.measured.mean_rss_bytes;
+  const bool little = rss > 0 && held < std::max(small_share * rss, 1.0 * mib);
+  if (little) {
+    why.push_back(
+        fmt::format("dirty and muzzy pages are {} of {} RSS ({:.0f} %): a shorter decay has no more "
+                    "than that to give back",
+                    bytes(held), bytes(rss), 100 * held / rss));
+  }
+  const double active = mean_active_bytes(in.activity);
+  if (in.measured.mean_allocated_bytes) {
+    const double lost = active - *in.measured.mean_allocated_bytes;
+    if (rss > 0 && lost > 0.25 * rss) {
+      why.push_back(
+          fmt::format("{} lie unused inside pages that are in use (fragmentation): decay does not "
+                      "reach them",
+                      bytes(lost)));
+    }
+  }
+  if (rss > 0 && active + held < 0.5 * rss) {
+    why.push_back(fmt::format("{} of {} RSS are not in jemalloc's pages at all", bytes(rss - active - held),
+                              bytes(rss)));
+  }
+  if (nothing_moved(in.activity)) {
+    why.push_back(
+        held >= mib && !in.current.background
+            ? fmt::format(
+                  "the process did nothing in this time, and an idle process does not decay: its {} stay "
+                  "until it works again, whatever the decay times; background_thread:true or "
+                  "arena.<i>.purge give them back",
+                  bytes(held))
+            : "the process did nothing in this time: watch it while it works");
+    return why;
+  }
+  const auto& current = advice.candidates[advice.current].outcome;
+  double least = current.mean_resident;
+  double cheapest = current.cost();
+  for (const Candidate& candidate : advice.candidates) {
+    least = std::min(least, candidate.outcome.mean_resident);
+    cheapest = std::min(cheapest, candidate.outcome.cost());
+  }
+  const double gain = (current.mean_resident - least) * static_cast<double>(in.activity.page_bytes);
+  if (!little && gain < std::max(small_share * rss, 1.0 * mib) && current.cost() - cheapest < 0.001) {
+    why.push_back(
+        fmt::format("no setting that was tried holds more than {} less or saves more than 0.1 % of a CPU",
+                    bytes(std::max(gain, 1.0 * mib))));
+  }
+  return why;
+}
+
+ledger::TrendReport trend_of(const Activity& activity) {
+  ledger::Series series;
+  const auto totals = activity.totals();
+  // A series keeps 512 points at even distances: it is to see all of the time.
+  const size_t stride = std::max<size_t>(1, totals.size() / 500);
+  for (size_t i = 0; i < totals.size(); i += stride) {
+    uint64_t highest = 0;  // short batches are not to fall between the points
+    for (size_t j = i; j < std::min(i + stride, totals.size()); ++j) {
+      highest = std::max(highest, totals[j].active);
+    }
+    series.add(activity.times_ns[i], highest * activity.page_bytes);
+  }
+  return series.report();
+}
+
+std::optional<Rhythm> rhythm_of(const Advice& advice, const ledger::TrendReport& trend) {
+  if (trend.trend != ledger::Trend::rhythmic || !trend.period_s) {
+    return std::nullopt;
+  }
+  Rhythm rhythm{.period_s = *trend.period_s, .low_bytes = trend.low_bytes, .high_bytes = trend.high_bytes};
+  const double batches = static_cast<double>(advice.input.activity.span_ns()) / 1e9 / rhythm.period_s;
+  const double swing = static_cast<double>(rhythm.high_bytes - rhythm.low_bytes) /
+                       static_cast<double>(advice.input.activity.page_bytes) * batches;
+  for (const Candidate& candidate : advice.candidates) {
+    const Settings& s = candidate.settings;
+    const Settings& current = advice.input.current;
+    if (s.dirty_ms <= 0 || s.muzzy_ms != 0 || s.background != current.background) {
+      continue;
+    }
+    const double share = static_cast<double>(candidate.outcome.refaulted) / swing;
+    if (share >= 0.5) {
+      rhythm.gives_back_ms = std::max(rhythm.gives_back_ms.value_or(0), s.dirty_ms);
+    } else if (share <= 0.1) {
+      rhythm.keeps_ms = std::min(rhythm.keeps_ms.value_or(s.dirty_ms), s.dirty_ms);
+    }
+  }
+  return rhythm;
+}
+
+std::vector<Recommendation> recommend(const Advice& advice) {
+  std::vector<Price> prices;
+  for (const Candidate& candidate : advice.candidates) {
+    prices.push_back(price_of(candidate.outcome, advice.input.activity.page_bytes));
+  }
+  std::vector<Recommendation> out;
+  for (const Goal goal : goals) {
+    const size_t best = best_for(goal, prices, advice.current);
+    const std::string& variable = advice.input.conf_variable;
+    out.push_back({.goal = goal,
+                   .candidate = best,
+                   .keep = best == advice.current,
+                   .conf = (variable.empty() ? "MALLOC_CONF" : variable) + "=" +
+                           conf_of(advice.candidates[best].settings, advice.input.current)});
+  }
+  return out;
+}
+
+void add_caveats(Advice& advice, const ledger::TrendReport& trend) {
+  Input& in = advice.input;
+  const double seconds = static_cast<double>(in.activity.span_ns()) / 1e9;
+  if (in.current.dirty_ms > 0 && static_cast<double>(in.current.dirty_ms) / 1e3 > seconds) {
+    in.caveats.push_back(fmt::format(
+        "watched for {:.1f} s, less than the decay time of {:.1f} s: what takes longer was not seen", seconds,
+        static_cast<double>(in.current.dirty_ms) / 1e3));
+  }
+  if (trend.trend == ledger::Trend::ratcheting) {
+    in.caveats.push_back(
+        fmt::format("active memory grows by {}/s: no decay setting stops that", bytes(trend.per_second)));
+  }
+  if (in.activity.unread > 0) {
+    in.caveats.push_back(
+        fmt::format("{} readings were left out: an arena could not be read", in.activity.unread));
+  }
+}
+
+}  // namespace
+
+const char* name(CostSource source) {
+  return source == CostSource::measured ? "target" : "host";
+}
+
+double Fit::error() const {
+  return std::max({relative(simulated_resident_bytes, measured_resident_bytes),
+                   relative_pages(simulated_purged_pages, measured_purged_pages),
+                   relative_pages(simulated_refaulted_pages, measured_refaulted_pages)});
+}
+
+Model make_model(const Activity& activity, const std::string& version, const Settings& current,
+                 const std::map<std::string, ledger::Setting>& options, const ledger::Totals& totals) {
+  Model model;
+  model.usual = current;
+  const auto [major, minor] = major_minor(version);
+  const bool since_53 = major > 5 || (major == 5 && minor >= 3);
+  model.first_wake_schedules = since_53 || major == 0;
+  const bool is_530 = version.rfind("5.3.0", 0) == 0;
+  model.background_ends_oversize = since_53 && !is_530;
+  if (const auto found = options.find("max_background_threads"); found != options.end()) {
+    model.background_threads =
+        static_cast<unsigned>(std::clamp(std::atoi(found->second.value.c_str()), 1, 4096));
+  }
+  uint64_t extents = 0;
+  uint64_t purged = 0;
+  double freed = 0;
+  Chances busy;
+  Chances idle;
+  for (const ArenaActivity& arena : activity.arenas) {
+    if (arena.dirty_extents && arena.dirty_purged) {
+      extents += *arena.dirty_extents;
+      purged += *arena.dirty_purged;
+    }
+    for (size_t i = 1; i < arena.points.size(); ++i) {
+      const Point& before = arena.points[i - 1];
+      freed += before.active > arena.points[i].active
+                   ? static_cast<double>(before.active - arena.points[i].active)
+                   : 0;
+    }
+    add(busy, arena.busy);
+    add(idle, arena.idle);
+  }
+  if (extents > 0) {
+    model.extent_pages = std::max(1.0, static_cast<double>(purged) / static_cast<double>(extents));
+  }
+  const uint64_t oversize = totals.counters.by_purpose[JT_PURGE_OVERSIZE].bytes;
+  const bool had_a_chance = current.dirty_ms > 0;
+  if (had_a_chance && freed > 0) {
+    model.oversize_share = std::clamp(
+        static_cast<double>(oversize) / static_cast<double>(activity.page_bytes) / freed, 0.0, 1.0);
+  }
+  model.busy_chances = busy_rate(busy);
+  model.idle_chances = idle_rate(idle);
+  return model;
+}
+
+void measure_costs(const ledger::Totals& totals, uint64_t page_bytes, Costs& costs, CostOrigins& origins) {
+  constexpr uint64_t enough_pages = 256;
+  const auto per_page = [&](std::initializer_list<jt_transition> kinds) -> std::optional<double> {
+    double ns = 0;
+    uint64_t amount = 0;
+    for (const jt_transition kind : kinds) {
+      const ledger::Histogram total = totals.transitions[kind].total();
+      ns += static_cast<double>(total.sum_ns());
+      amount += total.bytes();
+    }
+    return amount / page_bytes < enough_pages
+               ? std::nullopt
+               : std::optional(ns / (static_cast<double>(amount) / static_cast<double>(page_bytes)));
+  };
+  if (const auto lazy = per_page({JT_DIRTY_MUZZY})) {
+    costs.lazy_ns = *lazy;
+    origins.lazy = CostSource::measured;
+  }
+  if (const auto forced = per_page({JT_DIRTY_RETAINED, JT_MUZZY_RETAINED, JT_UNKNOWN_RETAINED})) {
+    costs.forced_ns = *forced;
+    origins.forced = CostSource::measured;
+  }
+}
+
+Advice make_advice(Input input, const std::vector<Settings>& grid) {
+  Advice advice{.input = std::move(input),
+                .candidates = {},
+                .fit = {},
+                .recommendations = {},
+                .futile = {},
+                .rhythm = {}};
+  const Input& in = advice.input;
+  const Begin begin = in.activity.from_start ? Begin::empty : Begin::settled;
+  for (const Settings& settings : grid) {
+    if (settings == in.current) {
+      advice.current = advice.candidates.size();
+    }
+    advice.candidates.push_back({settings, simulate(in.activity, settings, in.model, in.costs, begin)});
+  }
+  mark_front(advice.candidates);
+  advice.fit = fit_of(in);
+  advice.futile = futile(advice);
+  const ledger::TrendReport trend = trend_of(in.activity);
+  advice.rhythm = rhythm_of(advice, trend);
+  if (!nothing_moved(in.activity)) {
+    advice.recommendations = recommend(advice);
+  }
+  add_caveats(advice, trend);
+  return advice;
+}
+
+}  // namespace jemtrace::advise
