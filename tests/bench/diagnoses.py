@@ -215,7 +215,8 @@ class Tally:
         self.runs = self.right = self.clean = 0
         self.others = {}
 
-    def add(self, case, findings):
+    def add(self, case, findings, log=None):
+        """`findings` have at least id and severity."""
         self.runs += 1
         ids = [finding["id"] for finding in findings]
         false = [finding for finding in findings if finding["id"] != case.id and finding["severity"] != "info"]
@@ -225,7 +226,10 @@ class Tally:
         for id in ids or ["none"]:
             if id != case.id:
                 self.others[id] = self.others.get(id, 0) + 1
-        if not right or false:
+        if log:
+            brief = [{"id": finding["id"], "severity": finding["severity"]} for finding in findings]
+            print(json.dumps({"case": case.name(), "findings": brief}), file=log, flush=True)
+        if log and (not right or false):
             print(f"WRONG: {case.id}: {case.name()}: {ids}", *map(json.dumps, findings), sep="\n", file=sys.stderr, flush=True)
 
     def ok(self):
@@ -239,7 +243,7 @@ class Tally:
 class Turn:
     """The lock of those who measure on this machine, given up now and then."""
 
-    def __init__(self, path, most_s=90):
+    def __init__(self, path, most_s=160):
         self.file, self.most_s, self.since = open(path, "w") if path else None, most_s, None
 
     def take(self):
@@ -262,11 +266,21 @@ def watch(cases, arguments, tallies):
             program.wait()
         found = diagnose(arguments.jemtrace, programs, max(case.seconds for case in cases))
     for case, findings in zip(cases, found):
-        tallies[case].add(case, findings)
+        tallies[case].add(case, findings, arguments.log)
+
+
+def read_log(log, tallies):
+    """What earlier runs found counts, too."""
+    named = {case.name(): case for case in tallies}
+    log.seek(0)
+    for line in map(json.loads, log):
+        if line["case"] in named:
+            case = named[line["case"]]
+            tallies[case].add(case, line["findings"])
 
 
 def main():
-    arguments = bench.parse_arguments(__doc__.splitlines()[0], runs=1, only="", lock="")
+    arguments = bench.parse_arguments(__doc__.splitlines()[0], runs=1, only="", lock="", log="")
     arguments.workloads = os.path.abspath(arguments.workloads)
     wanted = [case for case in CASES if not arguments.only or case.id in arguments.only.split(",")]
     skipped = [case for case in wanted if case.limit_mib and not os.path.isdir(CGROUPS)
@@ -276,6 +290,8 @@ def main():
     for case in tallies:
         groups.setdefault(case.group or case, []).append(case)
     turn = Turn(arguments.lock)
+    arguments.log = open(arguments.log, "a+") if arguments.log else tempfile.TemporaryFile("w+")
+    read_log(arguments.log, tallies)
     try:
         for run in range(arguments.runs):
             for group in groups.values():

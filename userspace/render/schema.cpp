@@ -555,6 +555,9 @@ Json finding_line() {
                                                {"unit", string()},
                                                {"threshold", or_null(of_type("number"))}}))},
                  {"remedy", string()},
+                 {"settings", described(array_of(string()),
+                                        "environment variables for its next start, each an alternative")},
+                 {"commands", described(array_of(string()), "for a shell, now")},
                  {"confidence", described(of_type("number"), "0 to 1")},
                  {"unmeasured", array_of(string())}});
 }
