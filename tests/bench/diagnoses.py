@@ -57,21 +57,21 @@ CASES = [
     idle("STUCK_DIRTY", "held state=dirty mib=256", "MALLOC_CONF=dirty_decay_ms:-1"),
     idle("LAZYFREE_INFLATED", "held state=lazyfree mib=400", KEEP_ALL),
     Case("LAZYFREE_STARVED", "held state=lazyfree mib=300", KEEP_ALL, limit_mib=640, then="press"),
-    Case("LAZYFREE_CANCELLED_BY_COLLAPSE", "held state=lazyfree mib=400", KEEP_ALL, then="collapse"),
+    Case("LAZYFREE_CANCELLED_BY_COLLAPSE", "held state=lazyfree mib=400", KEEP_ALL, then="collapse", seconds=1.5),
     idle("KHUGEPAGED_REFILL", "held state=refilled mib=400", "MALLOC_CONF=dirty_decay_ms:-1,muzzy_decay_ms:0"),
     idle("GHOST_THP", "held state=retained mib=400 keep=2", "MALLOC_CONF=thp:always,dirty_decay_ms:-1,muzzy_decay_ms:0",
          limit_mib=1500),
-    Case("EAGER_OVERSIZE", "oversize rounds=1000", ready=""),
+    Case("EAGER_OVERSIZE", "oversize rounds=1000", ready="", seconds=1),
     Case("APP_THREADS_PAY", "purging mode=drain kib=65536 count=24 pause_us=80000 start_ms=1000", PURGE_AT_ONCE, seconds=3),
     Case("LOCK_BOUND_PURGE", "purging kib=256 pause_us=200 readers=2 hold_mib=600",
-         "MALLOC_CONF=retain:false,dirty_decay_ms:0,muzzy_decay_ms:0,oversize_threshold:0"),
+         "MALLOC_CONF=retain:false,dirty_decay_ms:0,muzzy_decay_ms:0,oversize_threshold:0", seconds=1),
     Case("WORK_BOUND_PURGE", "purging mode=drain kib=131072 count=24 pause_us=60000 start_ms=700",
          "MALLOC_CONF=background_thread:true,dirty_decay_ms:100,muzzy_decay_ms:0,oversize_threshold:0", seconds=3),
     Case("SHOOTDOWN_BOUND", "purging mode=drain kib=16 count=80000 keep=2 pause_us=0 start_ms=1000 spinners=1",
          "MALLOC_CONF=dirty_decay_ms:0,muzzy_decay_ms:0,tcache:false", seconds=3),
-    Case("PURGE_THRASH", "purging kib=2048 pause_us=1000", PURGE_AT_ONCE),
+    Case("PURGE_THRASH", "purging kib=2048 pause_us=1000", PURGE_AT_ONCE, seconds=1),
     Case("FRAGMENTED", "held state=fragmented mib=400 keep=8", "MALLOC_CONF=dirty_decay_ms:1000,background_thread:true",
-         options=("--mallctl=call",)),
+         options=("--mallctl=call",), seconds=1),
     idle("ARENA_SPRAWL", "held state=sprawl mib=256", "MALLOC_CONF=narenas:32,dirty_decay_ms:200"),
     idle("CONF_NOT_APPLIED", "held state=dirty mib=16", "_RJEM_MALLOC_CONF=background_thread:true"),
     idle("CONF_NOT_APPLIED", "held state=dirty mib=16", "MALLOC_CONF=dirty_decay:500"),
@@ -90,7 +90,7 @@ CASES = [
     at_work("batch rounds=1000", "MALLOC_CONF=background_thread:true"),
     at_work("multi_arena rounds=1000", "MALLOC_CONF=background_thread:true,dirty_decay_ms:1000"),
     at_work("shapes shape=bursty live_mib=64 period_ms=1000", "MALLOC_CONF=background_thread:true"),
-    at_work("shapes shape=producer live_mib=64 keep=8", "MALLOC_CONF=dirty_decay_ms:5000,muzzy_decay_ms:5000"),
+    at_work("shapes shape=producer live_mib=64 keep=8", "MALLOC_CONF=oversize_threshold:0,dirty_decay_ms:5000,muzzy_decay_ms:5000"),
     at_work("purging kib=512 pause_us=3000", "MALLOC_CONF=background_thread:true,dirty_decay_ms:500,muzzy_decay_ms:500", READY),
     Case("HEALTHY", "steady ms=20000", ready=""),
     Case("HEALTHY", "static_steady ms=20000", ready=""),
@@ -293,11 +293,13 @@ def main():
     arguments.log = open(arguments.log, "a+") if arguments.log else tempfile.TemporaryFile("w+")
     read_log(arguments.log, tallies)
     try:
-        for run in range(arguments.runs):
+        for run in range(1, arguments.runs + 1):
             for group in groups.values():
-                turn.take()
-                watch(group, arguments, tallies)
-            print(f"run {run + 1} of {arguments.runs}", file=sys.stderr, flush=True)
+                due = [case for case in group if tallies[case].runs < run]
+                if due:
+                    turn.take()
+                    watch(due, arguments, tallies)
+            print(f"run {run} of {arguments.runs}", file=sys.stderr, flush=True)
     except KeyboardInterrupt:
         pass  # what is there is printed
     print("skipped:", [case.name() for case in skipped]) if skipped else None
