@@ -178,6 +178,14 @@ std::string diagnosis_text(const DiagnosisReport& report, const TextOptions& opt
   if (report.memory) {
     out += bold("Why is RSS high?", options) + '\n' + stats_text(*report.memory, options) + '\n';
   }
+  if (!report.memory && report.exited) {
+    out +=
+        wrap("",
+             "It ended before its last look: what is said of its memory is of its last second, and where RSS "
+             "was cannot be shown.",
+             options.width, 0) +
+        '\n';
+  }
   if (report.lazily_taken_bytes.value_or(0) > 0) {
     out += wrap("taken back",
                 fmt::format("the kernel took {} of what was freed lazily",

@@ -64,6 +64,13 @@ TEST(TextDiagnosis, where_nothing_fits_and_nothing_is_known_it_says_so) {
   EXPECT_NE(print({}).find("not enough could be seen to call it healthy"), std::string::npos);
 }
 
+TEST(TextDiagnosis, says_of_which_time_the_numbers_of_an_ended_process_are) {
+  DiagnosisReport report = inflated();
+  EXPECT_EQ(print(report).find("of its last second"), std::string::npos);
+  report.exited = true;
+  EXPECT_NE(print(report).find("of its last second"), std::string::npos);
+}
+
 TEST(TextDiagnosis, is_no_wider_than_80_columns_and_escapes_what_targets_say) {
   DiagnosisReport report = inflated();
   report.findings[0].title = report.findings[0].remedy = report.findings[0].settings[0] = samples::evil;
