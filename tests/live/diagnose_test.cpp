@@ -300,7 +300,7 @@ void record(const std::string& name, double value) {
 // Held without pressure, then taken by the kernel, then flushed. Oracles: the kernel's smaps for what is held
 // and what is resident, its pglazyfreed for what it took, and the program's own look at what it still uses.
 LIVE_TEST(DiagnoseLazyFree, bytes_held_taken_and_flushed_are_the_kernels_and_nothing_else_is_flushed) {
-  const LimitedCgroup cgroup(660 * mib);
+  const LimitedCgroup cgroup(720 * mib);
   if (!cgroup.made()) {
     GTEST_SKIP() << "no memory cgroup of version 1 can be made here";
   }
