@@ -483,7 +483,7 @@ environment); 5 arenas (default of 5.3.0)
 
                     RESIDENT  OF RSS  JEMALLOC
 #  active            1.17 GB    37 %   1.27 GB  in use, slack included
-     allocated                          900 MB  3.00 MB in thread caches
+     allocated                          900 MB  3.00 MB of it in thread caches
      slack                              400 MB  fragmentation, 31 % of it
 d  dirty              300 MB     9 %    300 MB  free, until it decays
 ~  muzzy, LazyFree   1.46 GB    46 %   1.76 GB  the kernel may take it
@@ -497,6 +497,7 @@ f  files             60.0 MB     2 %            programs, libraries, data
    RSS               3.20 GB
 RESIDENT: what the kernel holds. JEMALLOC: what its own books say.
 
+overhead   RSS minus allocated is 2.32 GB, 73 % of RSS
 muzzy      of 1.76 GB, 1.46 GB the kernel still may take and 280 MB are not
            resident: taken, or never touched
 pressure   cgroup /system.slice/redis.service uses 3.22 GB of 8.00 GB; 0.00 %
