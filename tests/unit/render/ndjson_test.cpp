@@ -215,6 +215,18 @@ TEST(Ndjson, refaults_are_null_where_they_were_not_measured) {
   EXPECT_TRUE(refaults["within_10s"]["share"].is_null());
 }
 
+TEST(Ndjson, what_a_program_asked_has_a_name_and_an_age) {
+  ledger::Summary s = samples::summary();
+  EXPECT_TRUE(line_of([&](Output& out) { out.summary(s); })["asked"].is_null());
+  s.asked =
+      ledger::Asked{.values = {{"stats.active", 7, 20}, {samples::evil, 8, std::nullopt}}, .compared = 3};
+  const Json line = line_of([&](Output& out) { out.summary(s); });
+  EXPECT_EQ(SchemaCheck(nlohmann::json::parse(json_schema())).errors(nlohmann::json(line)), "");
+  EXPECT_EQ(line["asked"]["values"][0].dump(), R"({"name":"stats.active","value":7,"age_ms":20})");
+  EXPECT_TRUE(line["asked"]["values"][1]["age_ms"].is_null());
+  EXPECT_EQ(line["asked"]["compared_total"], 3);
+}
+
 TEST(Ndjson, a_finding_has_the_keys_of_the_contract_in_order) {
   const Json finding = lines_of([](Output& out) { out.diagnosis(diagnosis()); }).at(0);
   EXPECT_EQ(keys(finding), (std::vector<std::string>{"type", "id", "pid", "severity", "title", "evidence",

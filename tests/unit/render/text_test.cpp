@@ -318,6 +318,21 @@ TEST_F(Text, summary_gives_a_range_where_huge_pages_may_have_come_back) {
   EXPECT_NE(summary(s).find("came back  6 % to 26 % of the purged pages"), std::string::npos) << summary(s);
 }
 
+TEST_F(Text, summary_shows_what_the_program_asked) {
+  ledger::Summary s = samples::summary();
+  EXPECT_EQ(summary(s).find("asked"), std::string::npos);
+  s.asked = ledger::Asked{.values = {{"stats.active", samples::mib, 200}, {samples::evil, 8, std::nullopt}},
+                          .compared = 3,
+                          .different = 1};
+  EXPECT_NE(
+      summary(s).find("asked      by the program itself: stats.active 1.00 MB, counted 0.2 s before the\n"
+                      "           end; its structures agreed 2 of 3 times\n"),
+      std::string::npos)
+      << summary(s);
+  s.asked = ledger::Asked();
+  EXPECT_NE(summary(s).find("the program did not ask its jemalloc"), std::string::npos);
+}
+
 TEST_F(Text, summary_does_not_take_pages_for_lost_that_have_had_no_time_to_come_back) {
   ledger::Summary s = samples::summary();
   for (ledger::Touched* within : {&s.refaults->within_1s, &s.refaults->within_10s, &s.refaults->within_60s}) {
