@@ -57,21 +57,21 @@ CASES = [
     idle("STUCK_DIRTY", "held state=dirty mib=256", "MALLOC_CONF=dirty_decay_ms:-1"),
     idle("LAZYFREE_INFLATED", "held state=lazyfree mib=400", KEEP_ALL),
     Case("LAZYFREE_STARVED", "held state=lazyfree mib=300", KEEP_ALL, limit_mib=640, then="press"),
-    Case("LAZYFREE_CANCELLED_BY_COLLAPSE", "held state=lazyfree mib=400", KEEP_ALL, then="collapse"),
+    Case("LAZYFREE_CANCELLED_BY_COLLAPSE", "held state=lazyfree mib=400", KEEP_ALL, then="collapse", seconds=1.5),
     idle("KHUGEPAGED_REFILL", "held state=refilled mib=400", "MALLOC_CONF=dirty_decay_ms:-1,muzzy_decay_ms:0"),
     idle("GHOST_THP", "held state=retained mib=400 keep=2", "MALLOC_CONF=thp:always,dirty_decay_ms:-1,muzzy_decay_ms:0",
          limit_mib=1500),
-    Case("EAGER_OVERSIZE", "oversize rounds=1000", ready=""),
+    Case("EAGER_OVERSIZE", "oversize rounds=1000", ready="", seconds=1),
     Case("APP_THREADS_PAY", "purging mode=drain kib=65536 count=24 pause_us=80000 start_ms=1000", PURGE_AT_ONCE, seconds=3),
     Case("LOCK_BOUND_PURGE", "purging kib=256 pause_us=200 readers=2 hold_mib=600",
-         "MALLOC_CONF=retain:false,dirty_decay_ms:0,muzzy_decay_ms:0,oversize_threshold:0"),
+         "MALLOC_CONF=retain:false,dirty_decay_ms:0,muzzy_decay_ms:0,oversize_threshold:0", seconds=1),
     Case("WORK_BOUND_PURGE", "purging mode=drain kib=131072 count=24 pause_us=60000 start_ms=700",
          "MALLOC_CONF=background_thread:true,dirty_decay_ms:100,muzzy_decay_ms:0,oversize_threshold:0", seconds=3),
     Case("SHOOTDOWN_BOUND", "purging mode=drain kib=16 count=80000 keep=2 pause_us=0 start_ms=1000 spinners=1",
          "MALLOC_CONF=dirty_decay_ms:0,muzzy_decay_ms:0,tcache:false", seconds=3),
-    Case("PURGE_THRASH", "purging kib=2048 pause_us=1000", PURGE_AT_ONCE),
+    Case("PURGE_THRASH", "purging kib=2048 pause_us=1000", PURGE_AT_ONCE, seconds=1),
     Case("FRAGMENTED", "held state=fragmented mib=400 keep=8", "MALLOC_CONF=dirty_decay_ms:1000,background_thread:true",
-         options=("--mallctl=call",)),
+         options=("--mallctl=call",), seconds=1),
     idle("ARENA_SPRAWL", "held state=sprawl mib=256", "MALLOC_CONF=narenas:32,dirty_decay_ms:200"),
     idle("CONF_NOT_APPLIED", "held state=dirty mib=16", "_RJEM_MALLOC_CONF=background_thread:true"),
     idle("CONF_NOT_APPLIED", "held state=dirty mib=16", "MALLOC_CONF=dirty_decay:500"),
@@ -90,7 +90,7 @@ CASES = [
     at_work("batch rounds=1000", "MALLOC_CONF=background_thread:true"),
     at_work("multi_arena rounds=1000", "MALLOC_CONF=background_thread:true,dirty_decay_ms:1000"),
     at_work("shapes shape=bursty live_mib=64 period_ms=1000", "MALLOC_CONF=background_thread:true"),
-    at_work("shapes shape=producer live_mib=64 keep=8", "MALLOC_CONF=dirty_decay_ms:5000,muzzy_decay_ms:5000"),
+    at_work("shapes shape=producer live_mib=64 keep=8", "MALLOC_CONF=oversize_threshold:0,dirty_decay_ms:5000,muzzy_decay_ms:5000"),
     at_work("purging kib=512 pause_us=3000", "MALLOC_CONF=background_thread:true,dirty_decay_ms:500,muzzy_decay_ms:500", READY),
     Case("HEALTHY", "steady ms=20000", ready=""),
     Case("HEALTHY", "static_steady ms=20000", ready=""),
@@ -215,7 +215,8 @@ class Tally:
         self.runs = self.right = self.clean = 0
         self.others = {}
 
-    def add(self, case, findings):
+    def add(self, case, findings, log=None):
+        """`findings` have at least id and severity."""
         self.runs += 1
         ids = [finding["id"] for finding in findings]
         false = [finding for finding in findings if finding["id"] != case.id and finding["severity"] != "info"]
@@ -225,7 +226,10 @@ class Tally:
         for id in ids or ["none"]:
             if id != case.id:
                 self.others[id] = self.others.get(id, 0) + 1
-        if not right or false:
+        if log:
+            brief = [{"id": finding["id"], "severity": finding["severity"]} for finding in findings]
+            print(json.dumps({"case": case.name(), "findings": brief}), file=log, flush=True)
+        if log and (not right or false):
             print(f"WRONG: {case.id}: {case.name()}: {ids}", *map(json.dumps, findings), sep="\n", file=sys.stderr, flush=True)
 
     def ok(self):
@@ -239,7 +243,7 @@ class Tally:
 class Turn:
     """The lock of those who measure on this machine, given up now and then."""
 
-    def __init__(self, path, most_s=90):
+    def __init__(self, path, most_s=160):
         self.file, self.most_s, self.since = open(path, "w") if path else None, most_s, None
 
     def take(self):
@@ -262,11 +266,21 @@ def watch(cases, arguments, tallies):
             program.wait()
         found = diagnose(arguments.jemtrace, programs, max(case.seconds for case in cases))
     for case, findings in zip(cases, found):
-        tallies[case].add(case, findings)
+        tallies[case].add(case, findings, arguments.log)
+
+
+def read_log(log, tallies):
+    """What earlier runs found counts, too."""
+    named = {case.name(): case for case in tallies}
+    log.seek(0)
+    for line in map(json.loads, log):
+        if line["case"] in named:
+            case = named[line["case"]]
+            tallies[case].add(case, line["findings"])
 
 
 def main():
-    arguments = bench.parse_arguments(__doc__.splitlines()[0], runs=1, only="", lock="")
+    arguments = bench.parse_arguments(__doc__.splitlines()[0], runs=1, only="", lock="", log="")
     arguments.workloads = os.path.abspath(arguments.workloads)
     wanted = [case for case in CASES if not arguments.only or case.id in arguments.only.split(",")]
     skipped = [case for case in wanted if case.limit_mib and not os.path.isdir(CGROUPS)
@@ -276,12 +290,16 @@ def main():
     for case in tallies:
         groups.setdefault(case.group or case, []).append(case)
     turn = Turn(arguments.lock)
+    arguments.log = open(arguments.log, "a+") if arguments.log else tempfile.TemporaryFile("w+")
+    read_log(arguments.log, tallies)
     try:
-        for run in range(arguments.runs):
+        for run in range(1, arguments.runs + 1):
             for group in groups.values():
-                turn.take()
-                watch(group, arguments, tallies)
-            print(f"run {run + 1} of {arguments.runs}", file=sys.stderr, flush=True)
+                due = [case for case in group if tallies[case].runs < run]
+                if due:
+                    turn.take()
+                    watch(due, arguments, tallies)
+            print(f"run {run} of {arguments.runs}", file=sys.stderr, flush=True)
     except KeyboardInterrupt:
         pass  # what is there is printed
     print("skipped:", [case.name() for case in skipped]) if skipped else None

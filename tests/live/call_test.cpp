@@ -276,10 +276,10 @@ TEST_P(BusyProcess, runs_as_if_it_had_never_been_asked) {
     EXPECT_EQ(touched.number("errors"), 0u);
     runs++;
     ASSERT_LT(tally.refused, 20) << tally.refusal;
+    std::cout << tally.readings << " readings in " << runs << " runs, " << tally.refused
+              << " refused, the longest pause of a thread "
+              << std::chrono::duration<double, std::milli>(tally.longest).count() << " ms" << std::endl;
   }
-  std::cout << tally.readings << " readings in " << runs << " runs, " << tally.refused
-            << " refused, the longest pause of a thread "
-            << std::chrono::duration<double, std::milli>(tally.longest).count() << " ms\n";
 }
 
 INSTANTIATE_TEST_SUITE_P(Images, BusyProcess, ::testing::Values("busy", "static_busy"),

@@ -18,6 +18,15 @@ bool has_sessions() {
          std::make_pair(major, minor) >= std::make_pair(6, 14);
 }
 
+Json answer(const Json& asked, const std::string& name) {
+  for (const Json& one : asked["values"]) {
+    if (one["name"] == name) {
+      return one;
+    }
+  }
+  return {{"value", nullptr}, {"age_ms", nullptr}};
+}
+
 class Asks : public LiveTest, public ::testing::WithParamInterface<std::string> {};
 
 // The states of the structures agree with what the program was told, so no caveat speaks of a difference.
@@ -35,6 +44,12 @@ TEST_P(Asks, and_its_answers_agree_with_its_structures) {
   }
   const std::string target = output.target(truth.pid()).dump();
   EXPECT_EQ(target.find("passive:"), std::string::npos) << target;
+  const Json asked = summary["asked"];
+  EXPECT_EQ(answer(asked, "stats.allocated")["value"], truth.number("allocated")) << asked;
+  EXPECT_EQ(answer(asked, "stats.active")["value"], truth.number("active")) << asked;
+  EXPECT_LT(answer(asked, "stats.active")["age_ms"], 10'000u) << asked;
+  EXPECT_GT(asked["compared_total"], 0u) << asked;
+  EXPECT_EQ(asked["different_total"], 0u) << asked;
 }
 
 TEST_P(Asks, and_malloc_conf_in_the_program_is_a_source) {

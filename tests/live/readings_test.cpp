@@ -282,6 +282,39 @@ TEST(Readings, equal_mallctl_of_5_3_1) {
                  libc + libraries + ":" + files + libraries + ":" + libraries, workload("quiescent")}));
 }
 
+/// A suite's libjemalloc.a in a static program, with its symbols or without.
+struct Linked {
+  const char* name;
+  const char* suite;
+  bool stripped;
+};
+
+class StaticReadings : public ::testing::TestWithParam<Linked> {};
+
+TEST_P(StaticReadings, equal_mallctl) {
+  const std::string files = fetch(GetParam().suite);
+  NEED_FILES(files);
+  char program[] = "/tmp/jemtrace-readings-XXXXXX";
+  const int file = ::mkstemp(program);
+  ASSERT_GE(file, 0);
+  ::close(file);
+  // strtol: all that an older glibc lacks.
+  const std::string command =
+      std::string(LINKER " -static -Wl,--defsym=__isoc23_strtol=strtol -o ") + program + " " +
+      workload("quiescent.a") + " " + files + libraries + "/libjemalloc.a -lm" +
+      (GetParam().stripped ? std::string(" && " STRIP " --strip-all ") + program : "");
+  ASSERT_EQ(std::system(command.c_str()), 0) << command;
+  expect_equal(Quiescent({program}));
+  ::unlink(program);
+}
+
+INSTANTIATE_TEST_SUITE_P(Releases, StaticReadings,
+                         ::testing::Values(Linked{"of_5_2_1", "bullseye", false},
+                                           Linked{"of_5_2_1_stripped", "bullseye", true},
+                                           Linked{"of_5_3_1", "sid", false},
+                                           Linked{"of_5_3_1_stripped", "sid", true}),
+                         [](const auto& test) { return std::string(test.param.name); });
+
 TEST(Readings, of_a_process_that_has_exited_fail_as_gone) {
   Quiescent program({workload("quiescent")});
   const auto mapped = find_jemalloc(program.pid());

@@ -513,6 +513,10 @@ bool BpfObject::knows_collapses() const {
   return features_.collapses && impl_->skeleton->bss->mm_without_owner == 0;
 }
 
+uint64_t BpfObject::skipped_mallctls() const {
+  return impl_->skeleton->bss->mallctl_skipped;
+}
+
 BpfObject::Context BpfObject::attach_context() {
   auto& programs = impl_->skeleton->progs;
   if (!bpf_program__autoload(programs.lock_begins)) {

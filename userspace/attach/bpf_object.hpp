@@ -70,6 +70,8 @@ class BpfObject {
   [[nodiscard]] bool knows_collapses() const;
   /// Functions of jemalloc's, as (offset in the file, enum jt_api). Errc::unsupported: not on this kernel.
   Result<Uprobes> attach_mallctl(int file, const std::vector<std::pair<uint64_t, jt_api>>& functions);
+  /// Calls and answers that were not looked at, as there were too many.
+  [[nodiscard]] uint64_t skipped_mallctls() const;
   /// Locks, TLB flushes, reclaim and OOM kills: each where this kernel has its tracepoints.
   struct Context {
     bool lock = false, flushes = false, reclaim = false, oom = false;

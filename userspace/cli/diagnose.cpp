@@ -195,6 +195,7 @@ explain::Inputs Diagnosis::inputs_of(const Target& target, const ledger::Summary
   explain::describe(summary.target, in);
   in.window_ns = summary.window_ns;
   in.now_ns = target.ended_ns;
+  in.exited = summary.exited;
   in.work = summary.totals;
   in.refaults = summary.refaults;
   in.collapses = summary.collapses;

@@ -81,6 +81,18 @@ ledger::States Passive::states(uint64_t now_ns) const {
   return states;
 }
 
+ledger::Asked Passive::asked(uint64_t now_ns) const {
+  ledger::Asked out{.values = {}, .compared = compared_, .different = different_, .skipped = 0};
+  for (const auto& [name, value] : values_) {
+    ledger::Maybe<uint64_t> age_ms;
+    if (value.counted_ns) {
+      age_ms = (now_ns - std::min(*value.counted_ns, now_ns)) / 1'000'000;
+    }
+    out.values.push_back({name, value.value, age_ms});
+  }
+  return out;
+}
+
 bool Passive::is_fresh_active(const jt_mallctl_event& event) const {
   return event.value_bytes == sizeof(uint64_t) && counted_ns_ && event.h.ts_ns - *counted_ns_ < fresh_ns &&
          name_of(event) == "stats.active";

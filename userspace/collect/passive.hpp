@@ -29,6 +29,9 @@ class Passive {
   /// they were counted. method "": nothing is known.
   [[nodiscard]] ledger::States states(uint64_t now_ns) const;
 
+  /// All that is known; `skipped` is not.
+  [[nodiscard]] ledger::Asked asked(uint64_t now_ns) const;
+
   /// Whether `event` is one to compare: stats.active, counted less than 0.1 s before.
   [[nodiscard]] bool is_fresh_active(const jt_mallctl_event& event) const;
   /// What structures say at the same moment. Allows for what moves in between: 5 % and 2 MiB.

@@ -700,6 +700,10 @@ ledger::Summary Tracer::summary(const Target& target) const {
         .huge_pages = counters.collapses,
         .filled_bytes = counters.collapse_filled * static_cast<uint64_t>(::sysconf(_SC_PAGESIZE))};
   }
+  if (options_.passive) {
+    summary.asked = target.passive.asked(monotonic_ns());
+    summary.asked->skipped = bpf_->skipped_mallctls();
+  }
   summary.losses = losses();
   summary.exact = !target.images.empty() &&
                   std::all_of(target.images.begin(), target.images.end(),

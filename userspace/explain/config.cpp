@@ -135,14 +135,6 @@ bool is_plain(const std::string& text) {
   return text == "true" || text == "false" || is_number(text);
 }
 
-std::string joined(const std::map<std::string, std::string>& options) {
-  std::string out;
-  for (const auto& [name, value] : options) {
-    out += fmt::format("{}{}:{}", out.empty() ? "" : ",", name, value);
-  }
-  return out.substr(0, 200);
-}
-
 /// What is wrong with a request of the right name, in words; empty: nothing that shows.
 std::string refused(const Inputs& in, const Request& request) {
   std::string out;
@@ -198,7 +190,8 @@ Verdict conf_not_applied(const Inputs& in) {
       in, ledger::Severity::warning,
       fmt::format("{} is set, but this jemalloc reads {}", wrong->variable.substr(0, 60), in.conf_variable));
   draft.count("options_requested", wrong->options.size())
-      .remedy(fmt::format("{}=\"{}\".", in.conf_variable, joined(wrong->options)));
+      .remedy(fmt::format("Set {} instead.", in.conf_variable));
+  draft.set(wrong->options);
   if (!in.conf_is_effective) {
     draft.unmeasured("the options that jemalloc runs with");
   }
@@ -223,10 +216,11 @@ Verdict vma_explosion(const Inputs& in) {
       .count("max_map_count", in.max_map_count)
       .count("mappings_gained", grown(in.start.vmas, in.end.vmas));
   if (in.option("retain") == "false") {
-    draft.remedy(
-        fmt::format("retain is off, so that what is given back is unmapped, which cuts mappings in "
-                    "pieces: {}.",
-                    set_conf(in, "retain:true")));
+    draft
+        .remedy(
+            "retain is off, so that what is given back is unmapped, which cuts mappings in pieces: "
+            "retain:true.")
+        .set("retain:true");
   } else {
     draft.remedy(
         "Mappings are cut by munmap(2), by advice on parts (MADV_NOHUGEPAGE, MADV_DONTDUMP), and by "
@@ -286,8 +280,11 @@ Verdict oom_context(const Inputs& in) {
     draft.unmeasured("what jemalloc held");
   }
   if (held >= least_bytes) {
-    draft.remedy(fmt::format("It held {} of freed memory: {} gives back sooner.", human_bytes(held),
-                             set_conf(in, "dirty_decay_ms:1000,background_thread:true")));
+    draft
+        .remedy(fmt::format("It held {} of freed memory; a shorter decay, by a background thread, gives back "
+                            "sooner.",
+                            human_bytes(held)))
+        .set("dirty_decay_ms:1000,background_thread:true");
   } else if (known.dirty) {
     draft.remedy("jemalloc held little that was free: the program itself needed the memory.");
   }

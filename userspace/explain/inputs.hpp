@@ -68,6 +68,7 @@ struct Child {
 
 struct Inputs {
   pid_t pid = 0;
+  bool exited = false;
   Version version;
   std::string conf_variable;                    // "MALLOC_CONF", with the image's prefix
   std::map<std::string, ledger::Setting> conf;  // effective where that is known

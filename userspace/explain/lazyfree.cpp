@@ -46,10 +46,12 @@ Maybe<double> fullness(const Inputs& in) {
 
 void give_muzzy_remedy(const Inputs& in, Draft& draft) {
   if (has(in, muzzy_decay_since)) {
-    draft.remedy(fmt::format("Where limits, alerts or autoscalers go by RSS: {} (now: {}).",
-                             set_conf(in, "muzzy_decay_ms:0"), set_now(in, "muzzy_decay_ms=0")));
+    draft.remedy("Where limits, alerts or autoscalers go by RSS, do not free lazily: muzzy_decay_ms:0.")
+        .set("muzzy_decay_ms:0")
+        .now(set_now(in, "muzzy_decay_ms=0"));
   }
-  draft.remedy(fmt::format("Once, from outside: jemtrace diagnose --flush-lazyfree -p {}.", in.pid));
+  draft.remedy("--flush-lazyfree has the kernel take it once, from outside.")
+      .now(fmt::format("jemtrace diagnose --flush-lazyfree -p {}", in.pid));
 }
 
 /// Page cache that was reclaimed. Lazily freed pages are on the same lists, and counted among it.
@@ -187,10 +189,12 @@ Verdict lazyfree_cancelled(const Inputs& in) {
       "Before Linux 7.1 khugepaged copies lazily freed pages into a huge page, where they count as in use "
       "again.");
   if (has(in, muzzy_decay_since)) {
-    draft.remedy(fmt::format("Do not free lazily: {};", set_conf(in, "muzzy_decay_ms:0")));
+    draft.remedy("Do not free lazily: muzzy_decay_ms:0.")
+        .set("muzzy_decay_ms:0")
+        .now(set_now(in, "muzzy_decay_ms=0"));
   }
   if (has(in, thp_since)) {
-    draft.remedy(fmt::format("or keep huge pages out: {}.", set_conf(in, "thp:never", thp_since)));
+    draft.remedy("Or keep huge pages out: thp:never.").set("thp:never", thp_since);
   }
   return draft.yes();
 }

@@ -58,16 +58,22 @@ Verdict eager_oversize(const Inputs& in) {
       .ns("slowest_call", work.max_ns)
       .remedy(
           "Freed extents that grow together to oversize_threshold (8 MiB) are purged at once, on the thread "
-          "that frees, whatever the decay time is.")
-      .remedy(in.option("oversize_threshold") == "0" && in.version < oversize_obeys_since
-                  ? std::string(
-                        "oversize_threshold is 0 already, which up to 5.3.0 does not reach arena 0, that of "
-                        "the first thread: upgrade to 5.3.1.")
-                  : fmt::format("{}, or as much as the largest buffers that are used again and again.",
-                                set_conf(in, "oversize_threshold:0", oversize_since)));
-  if (!background && (!in.version.known() || in.version >= oversize_obeys_since)) {
+          "that frees, whatever the decay time is.");
+  if (in.option("oversize_threshold") == "0" && in.version < oversize_obeys_since) {
     draft.remedy(
-        fmt::format("Or leave it to background threads: {}.", set_conf(in, "background_thread:true")));
+        "oversize_threshold is 0 already, which up to 5.3.0 does not reach arena 0, that of the first "
+        "thread: "
+        "upgrade to 5.3.1.");
+  } else {
+    draft
+        .remedy(
+            "Switch that off (oversize_threshold:0), or set as much as the largest buffers that are used "
+            "again "
+            "and again.")
+        .set("oversize_threshold:0", oversize_since);
+  }
+  if (!background && (!in.version.known() || in.version >= oversize_obeys_since)) {
+    draft.remedy("Or leave it to background threads: background_thread:true.").set("background_thread:true");
   } else if (background && in.version.known() && in.version < oversize_obeys_since) {
     draft.remedy(fmt::format("Background threads do not help up to 5.3.0 (this is {}), but do since 5.3.1.",
                              version_text(in)));
@@ -95,9 +101,10 @@ Verdict app_threads_pay(const Inputs& in) {
     return cannot("purge calls take far longer than their work does: the threads wait for a CPU");
   }
   const bool background = in.background_threads.value_or(0) > 0;
-  Draft draft(in, ledger::Severity::warning,
-              fmt::format("the program's own threads purge: 1 in 100 calls takes {} or more",
-                          human_ns(work.app_p99_ns)));
+  Draft draft(
+      in, ledger::Severity::warning,
+      fmt::format("the program's own threads purge: {} takes {} or more",
+                  work.app_calls < 100 ? "the slowest call" : "1 in 100 calls", human_ns(work.app_p99_ns)));
   draft.share("purge_time_on_app_threads", share, app_share)
       .ns("app_call_p99", work.app_p99_ns, slow_call_ns)
       .share("of_the_window", window, slow_window_share)
@@ -106,14 +113,22 @@ Verdict app_threads_pay(const Inputs& in) {
       .count("background_threads", in.background_threads);
   const std::string decay = in.option("dirty_decay_ms");
   if (decay == "0") {
-    draft.remedy(
-        fmt::format("dirty_decay_ms is 0: each free() that empties an extent purges it there and then. {}.",
-                    set_conf(in, "background_thread:true,dirty_decay_ms:1000")));
+    draft
+        .remedy(
+            "dirty_decay_ms is 0: each free() that empties an extent purges it there and then. Give it time, "
+            "and "
+            "leave it to a background thread.")
+        .set("background_thread:true,dirty_decay_ms:1000")
+        .now(set_now(in, "dirty_decay_ms=1000"))
+        .now(set_now(in, "background_thread=true"));
   } else if (!background && has(in, background_thread_since)) {
-    draft.remedy(fmt::format(
-        "Decay runs on whichever thread allocates or frees when its time has come. Give it a thread of its "
-        "own: {} (now: {}).",
-        set_conf(in, "background_thread:true"), set_now(in, "background_thread=true")));
+    draft
+        .remedy(
+            "Decay runs on whichever thread allocates or frees when its time has come. Give it a thread of "
+            "its "
+            "own: background_thread:true.")
+        .set("background_thread:true")
+        .now(set_now(in, "background_thread=true"));
   } else {
     draft.remedy("Background threads are on: what is left are purges by mallctl, or of a decay time of 0.");
   }
@@ -146,11 +161,12 @@ Verdict lock_bound_purge(const Inputs& in) {
           "Find who holds the lock: readers of /proc/PID/smaps, mmap(2) and munmap(2) of large ranges, "
           "page faults before Linux 6.4. Since 6.17 a purge within one mapping does not take it.");
   if (in.option("retain") == "false") {
-    draft.remedy(fmt::format("retain is off, so each purge is an munmap(2), which takes the lock alone: {}.",
-                             set_conf(in, "retain:true")));
+    draft.remedy("retain is off, so each purge is an munmap(2), which takes the lock alone: retain:true.")
+        .set("retain:true");
   }
   if (in.version.known() && has(in, batch_since)) {
-    draft.remedy(fmt::format("Fewer calls: {}.", set_conf(in, "process_madvise_max_batch:64", batch_since)));
+    draft.remedy("Fewer calls: process_madvise_max_batch:64.")
+        .set("process_madvise_max_batch:64", batch_since);
   }
   return draft.yes();
 }
@@ -184,10 +200,11 @@ Verdict shootdown_bound(const Inputs& in) {
       .bytes("bytes_per_call", size, small_call_bytes)
       .count("purge_calls", work.calls)
       .confidence(0.7)
-      .remedy(fmt::format(
+      .remedy(
           "Each call makes all CPUs that run this process forget the range. Fewer, larger calls: a longer "
-          "decay time ({}); fewer CPUs for the process; in virtual machines PV TLB flush.",
-          set_conf(in, "dirty_decay_ms:10000")))
+          "decay time (dirty_decay_ms:10000); fewer CPUs for the process; in virtual machines PV TLB flush.")
+      .set("dirty_decay_ms:10000")
+      .now(set_now(in, "dirty_decay_ms=10000"))
       .yes();
 }
 
@@ -225,8 +242,9 @@ Verdict work_bound_purge(const Inputs& in) {
     draft.unmeasured("how long the purging thread waited for a CPU", 0.2);
   }
   if (in.background_threads.value_or(0) == 0 && has(in, background_thread_since)) {
-    draft.remedy(
-        fmt::format("Smaller steps, on a thread of their own: {}.", set_conf(in, "background_thread:true")));
+    draft.remedy("Smaller steps, on a thread of their own: background_thread:true.")
+        .set("background_thread:true")
+        .now(set_now(in, "background_thread=true"));
   }
   return draft
       .remedy(
@@ -261,13 +279,16 @@ Verdict purge_thrash(const Inputs& in) {
       .share("followed", refaults.sampling_rate());
   const PurgeWork work = in.work ? purge_work(*in.work) : PurgeWork{};
   if (ratio(work.oversize_bytes, work.bytes) >= oversize_share && has(in, oversize_since)) {
-    draft.remedy(fmt::format("Most of it are oversize extents, which no decay time keeps: {}.",
-                             set_conf(in, "oversize_threshold:0", oversize_since)));
+    draft.remedy("Most of it are oversize extents, which no decay time keeps: oversize_threshold:0.")
+        .set("oversize_threshold:0", oversize_since);
   } else {
-    draft.remedy(fmt::format("Keep it longer: {} (it is {} now; at once: {}).",
-                             set_conf(in, "dirty_decay_ms:" + longer), decay.empty() ? "unknown" : decay,
-                             set_now(in, "dirty_decay_ms=" + longer)));
-    if (has(in, muzzy_decay_since)) {
+    draft
+        .remedy(fmt::format("Keep it longer: dirty_decay_ms:{} (it is {} now).", longer,
+                            decay.empty() ? "unknown" : decay))
+        .set("dirty_decay_ms:" + longer)
+        .now(set_now(in, "dirty_decay_ms=" + longer));
+    const std::string muzzy = in.option("muzzy_decay_ms");
+    if (has(in, muzzy_decay_since) && (muzzy.empty() || muzzy == "0")) {
       draft.remedy(
           "Where RSS does not have to be exact, a muzzy_decay_ms above 0 makes coming back free of faults. "
           "jemtrace advise weighs both.");

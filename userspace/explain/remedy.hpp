@@ -1,5 +1,6 @@
 #pragma once
 
+#include <map>
 #include <string>
 
 #include "explain/inputs.hpp"
@@ -22,16 +23,20 @@ constexpr Version tick_on_free_since{5, 3, 0};    // threads that only free get 
 /// Whether this process has such an option. Unknown versions count as having it: the advice then says so.
 bool has(const Inputs& in, const Version& since);
 
-/// `MALLOC_CONF="background_thread:true"` with the variable of this image's prefix; for options of an unknown
-/// version followed by "(if this jemalloc knows it)". Empty when the version lacks it.
-std::string set_conf(const Inputs& in, const std::string& options, const Version& since = {5, 0, 0});
+/// `MALLOC_CONF="dirty_decay_ms:500,background_thread:true"`: the variable of this image's prefix, with what
+/// the process has set there already, unless `options` has it, too. For a shell: of what the process has set,
+/// only names and values without characters that mean something there.
+std::string set_conf(const Inputs& in, const std::string& options);
+/// The same of options that were meant for another variable.
+std::string set_conf(const Inputs& in, const std::map<std::string, std::string>& options);
 
 /// How to change a decay time in the running process: "jemtrace stats -p 42 --mallctl=call --set ..."
 std::string set_now(const Inputs& in, const std::string& setting);
 /// jemtrace stats -p 42 --mallctl=call --purge
 std::string purge_now(const Inputs& in);
 
-/// "(5.3.0)", or "(version unknown)".
+/// "5.3.0", or "of unknown version".
 std::string version_text(const Inputs& in);
+std::string version_text(const Version& version);
 
 }  // namespace jemtrace::explain

@@ -104,9 +104,9 @@ Verdict stuck_dirty(const Inputs& in) {
     draft.count("arenas", stuck->arenas);
   }
   if (stuck->never) {
-    return draft
-        .remedy(fmt::format("Let it decay: {}, or now: {}.", set_conf(in, "dirty_decay_ms:10000"),
-                            set_now(in, "dirty_decay_ms=10000")))
+    return draft.remedy("Let it decay: dirty_decay_ms:10000.")
+        .set("dirty_decay_ms:10000")
+        .now(set_now(in, "dirty_decay_ms=10000"))
         .yes();
   }
   draft.remedy(
@@ -117,15 +117,16 @@ Verdict stuck_dirty(const Inputs& in) {
         "Background threads are on and did not do it: before 5.3.1 some arenas (of oversize allocations, "
         "jemalloc PR 2642) have none. Upgrade, or purge by hand.");
   } else if (has(in, background_thread_since)) {
-    draft.remedy(fmt::format("Let a thread of jemalloc's own do it: {}, or now: {}.",
-                             set_conf(in, "background_thread:true"), set_now(in, "background_thread=true")));
+    draft.remedy("Let a thread of jemalloc's own do it: background_thread:true.")
+        .set("background_thread:true")
+        .now(set_now(in, "background_thread=true"));
   }
   if (in.version.known() && in.version < tick_on_free_since) {
     draft.remedy(fmt::format(
         "Upgrade from {}: up to 5.2.1 a thread whose first call is free() never lets anything decay.",
         version_text(in)));
   }
-  return draft.remedy(fmt::format("Once, by hand: {}.", purge_now(in))).yes();
+  return draft.remedy("--purge gives it back once.").now(purge_now(in)).yes();
 }
 
 Verdict arena_sprawl(const Inputs& in) {
@@ -156,14 +157,17 @@ Verdict arena_sprawl(const Inputs& in) {
       .bytes("dirty", *in.end.dirty, limit)
       .share("dirty_in_idle_arenas", idle, sprawl_idle_share)
       .remedy(fmt::format(
-          "Each arena keeps a cache of its own. As many arenas as CPUs, or twice that: {}.{}",
-          set_conf(in, fmt::format("narenas:{}", 2 * fewer)),
+          "Each arena keeps a cache of its own. As many arenas as CPUs, or twice that: narenas:{}.{}",
+          2 * fewer,
           in.cpu_quota ? " By default jemalloc counts the CPUs of the host, not the quota of the container."
                        : ""));
-  if (has(in, background_thread_since) && in.background_threads.value_or(0) == 0) {
-    draft.remedy(fmt::format("Let idle arenas decay: {}.", set_conf(in, "background_thread:true")));
+  const bool alone = has(in, background_thread_since) && in.background_threads.value_or(0) == 0;
+  if (alone) {
+    draft.remedy("Let idle arenas decay: background_thread:true.").now(set_now(in, "background_thread=true"));
   }
-  return draft.yes();
+  return draft.set(fmt::format("narenas:{}{}", 2 * fewer, alone ? ",background_thread:true" : ""))
+      .now(purge_now(in))
+      .yes();
 }
 
 Verdict fragmented(const Inputs& in) {

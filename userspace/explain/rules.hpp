@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "explain/inputs.hpp"
+#include "explain/remedy.hpp"
 #include "ledger/finding.hpp"
 
 namespace jemtrace::explain {
@@ -55,7 +56,7 @@ Verdict oom_context(const Inputs& in);
 /// Writes a finding down, a piece at a time.
 class Draft {
  public:
-  Draft(const Inputs& in, ledger::Severity severity, std::string title) {
+  Draft(const Inputs& in, ledger::Severity severity, std::string title) : in_(in) {
     finding_.pid = in.pid;
     finding_.severity = severity;
     finding_.title = std::move(title);
@@ -83,6 +84,27 @@ class Draft {
     finding_.remedy += (finding_.remedy.empty() ? "" : " ") + std::move(text);
     return *this;
   }
+  /// `options` are an alternative to those of other calls. Those of one call belong together.
+  Draft& set(const std::string& options, const Version& since = {5, 0, 0}) {
+    finding_.settings.push_back(set_conf(in_, options));
+    if (!in_.version.known() && since > Version{5, 0, 0}) {
+      remedy(options.substr(0, options.find(':')) + " needs " + version_text(since) +
+             "; its version is not known.");
+    }
+    return *this;
+  }
+  /// The options of another variable, in that which is read.
+  Draft& set(const std::map<std::string, std::string>& options) {
+    finding_.settings.push_back(set_conf(in_, options));
+    return *this;
+  }
+  /// A command that helps the process that runs.
+  Draft& now(std::string command) {
+    if (!in_.exited) {
+      finding_.commands.push_back(std::move(command));
+    }
+    return *this;
+  }
   Draft& confidence(double value) {
     finding_.confidence = value;
     return *this;
@@ -99,6 +121,7 @@ class Draft {
   static Maybe<double> as_double(const Maybe<uint64_t>& value) {
     return value ? Maybe<double>(static_cast<double>(*value)) : std::nullopt;
   }
+  const Inputs& in_;
   ledger::Finding finding_;
 };
 

@@ -58,17 +58,14 @@ Verdict khugepaged_refill(const Inputs& in) {
       "khugepaged makes a huge page of a range of which as little as one page is in use (max_ptes_none 511): "
       "it fills the holes that purging made.");
   if (has(in, thp_since)) {
-    draft.remedy(fmt::format(
-        "Keep huge pages out of jemalloc's memory: {};",
-        set_conf(in, has(in, metadata_thp_since) ? "thp:never,metadata_thp:disabled" : "thp:never",
-                 thp_since)));
+    draft.remedy("Keep huge pages out of jemalloc's memory: thp:never.")
+        .set(has(in, metadata_thp_since) ? "thp:never,metadata_thp:disabled" : "thp:never", thp_since);
   }
   draft.remedy(
-      "or for the host: transparent_hugepage/enabled to madvise, or transparent_hugepage/khugepaged/"
+      "Or for the host: transparent_hugepage/enabled to madvise, or transparent_hugepage/khugepaged/"
       "max_ptes_none to 64 or less.");
   if (in.version.known() && has(in, hpa_since)) {
-    draft.remedy(
-        fmt::format("Or let jemalloc manage huge pages whole: {}.", set_conf(in, "hpa:true", hpa_since)));
+    draft.remedy("Or let jemalloc manage huge pages whole: hpa:true.").set("hpa:true", hpa_since);
   }
   return draft.yes();
 }
@@ -99,7 +96,7 @@ Verdict ghost_thp(const Inputs& in) {
   Draft draft(
       in, ledger::Severity::warning,
       fmt::format("RSS fell, the memory did not come free: {} are parts of huge pages", human_bytes(*ghost)));
-  return draft.bytes("charged_and_not_mapped", ghost, limit)
+  draft.bytes("charged_and_not_mapped", ghost, limit)
       .bytes("cgroup_usage", in.end.cgroup->usage_bytes)
       .bytes("cgroup_anon", in.end.cgroup->anon_bytes)
       .bytes("rss", in.end.rss)
@@ -110,10 +107,11 @@ Verdict ghost_thp(const Inputs& in) {
       .remedy(
           "The kernel keeps a huge page whole until it is short of memory, even when most of it was given "
           "back. It frees itself under pressure; writing to memory.reclaim of the cgroup forces it. Do not "
-          "size limits by RSS here.")
-      .remedy(has(in, thp_since) ? fmt::format("Avoid it: {}.", set_conf(in, "thp:never", thp_since))
-                                 : std::string("Avoid it: transparent_hugepage/enabled to madvise."))
-      .yes();
+          "size limits by RSS here.");
+  if (has(in, thp_since)) {
+    return draft.remedy("Avoid it: thp:never.").set("thp:never", thp_since).yes();
+  }
+  return draft.remedy("Avoid it: transparent_hugepage/enabled to madvise.").yes();
 }
 
 }  // namespace jemtrace::explain

@@ -25,7 +25,9 @@ struct Finding {
   Severity severity = Severity::info;
   std::string title;
   std::vector<Evidence> evidence;
-  std::string remedy;
+  std::string remedy;                   // prose
+  std::vector<std::string> settings;    // whole variables for its next start, each an alternative
+  std::vector<std::string> commands;    // for a shell, now; none of a process that has ended
   double confidence = 0;                // 0 to 1
   std::vector<std::string> unmeasured;  // one clause each: what could not be seen, and why
 };

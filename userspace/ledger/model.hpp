@@ -196,6 +196,18 @@ struct Collapses {
   uint64_t filled_bytes = 0;  // of them, what was not resident before: purged, or never touched
 };
 
+/// What a program asked its own jemalloc (mallctl, mallctlbymib), seen from outside: the latest answers.
+struct Asked {
+  struct Value {
+    std::string name;  // "stats.active"; untrusted
+    uint64_t value = 0;
+    Maybe<uint64_t> age_ms;  // since the program had it counted (epoch); unset: that was not seen
+  };
+  std::vector<Value> values;             // by name
+  uint64_t compared = 0, different = 0;  // how often with its structures, and how often they disagreed
+  uint64_t skipped = 0;                  // answers not looked at, of all programs: there were too many
+};
+
 struct Cost {
   Maybe<uint64_t> bpf_run_ns;  // estimate from 1 in 64 calls; without the programs on page faults
   uint64_t events = 0;         // memory syscalls and probe hits seen
@@ -223,6 +235,7 @@ struct Summary {
   Pressed pressed;
   Maybe<Refaults> refaults;    // unset: not measured
   Maybe<Collapses> collapses;  // unset: this kernel does not say
+  Maybe<Asked> asked;          // unset: not looked at
   Losses losses{};             // of the whole host: a lost event has no owner
   Cost cost;
   bool decommit = false;  // vm.overcommit_memory is 2: pages go back by mmap(PROT_NONE), not by MADV_DONTNEED

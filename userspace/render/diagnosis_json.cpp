@@ -54,6 +54,8 @@ Json finding_line(const ledger::Finding& finding) {
           {"title", text(finding.title)},
           {"evidence", evidence_array(finding.evidence)},
           {"remedy", text(finding.remedy)},
+          {"settings", texts(finding.settings)},
+          {"commands", texts(finding.commands)},
           {"confidence", finding.confidence},
           {"unmeasured", texts(finding.unmeasured)}};
 }

@@ -134,6 +134,20 @@ Json rss(const ledger::RssAccount& account) {
           {"purge_delta_error_bytes", delta ? Json(account.purge_delta_error_bytes) : Json(nullptr)}};
 }
 
+Json asked(const ledger::Maybe<ledger::Asked>& asked) {
+  if (!asked) {
+    return nullptr;
+  }
+  Json values = Json::array();
+  for (const ledger::Asked::Value& one : asked->values) {
+    values.push_back({{"name", text(one.name)}, {"value", one.value}, {"age_ms", maybe(one.age_ms)}});
+  }
+  return {{"values", values},
+          {"compared_total", asked->compared},
+          {"different_total", asked->different},
+          {"skipped_total", asked->skipped}};
+}
+
 Json overhead_or_null(const ledger::Overhead& overhead) {
   if (overhead.of.empty()) {
     return nullptr;
@@ -413,7 +427,8 @@ Json summary_line(const ledger::Summary& s) {
           {"refaults", refaults(s.refaults)},
           {"collapses", s.collapses ? Json({{"huge_pages_total", s.collapses->huge_pages},
                                             {"filled_bytes_total", s.collapses->filled_bytes}})
-                                    : Json(nullptr)}};
+                                    : Json(nullptr)},
+          {"asked", asked(s.asked)}};
 }
 
 class NdjsonOutput final : public Output {

@@ -334,6 +334,17 @@ Json rss() {
        {"purge_delta_error_bytes", or_null(whole())}});
 }
 
+Json asked() {
+  return object(
+      {{"values",
+        array_of(object({{"name", string()},
+                         {"value", whole()},
+                         {"age_ms", described(or_null(whole()), "since the program had it counted")}}))},
+       {"compared_total", described(whole(), "how often with its structures")},
+       {"different_total", described(whole(), "by more than 5 % and 2 MiB")},
+       {"skipped_total", described(whole(), "answers not looked at, of all programs: there were too many")}});
+}
+
 Json overhead() {
   const Json number = or_null(of_type("number"));
   return object({{"of", choice({"rss_minus_allocated", "rss_minus_active"})},
@@ -443,7 +454,10 @@ Json summary_line() {
             or_null(object({{"huge_pages_total", whole()},
                             {"filled_bytes_total",
                              described(whole(), "of them not resident before: purged, or never touched")}})),
-            "huge pages that the kernel made of small ones; null: not measured")}});
+            "huge pages that the kernel made of small ones; null: not measured")},
+       {"asked",
+        described(or_null(asked()),
+                  "what the program asked its own jemalloc, latest answers; null: without --passive")}});
 }
 
 Json per_group_kind(const Json& value) {
@@ -555,6 +569,9 @@ Json finding_line() {
                                                {"unit", string()},
                                                {"threshold", or_null(of_type("number"))}}))},
                  {"remedy", string()},
+                 {"settings", described(array_of(string()),
+                                        "environment variables for its next start, each an alternative")},
+                 {"commands", described(array_of(string()), "for a shell, now")},
                  {"confidence", described(of_type("number"), "0 to 1")},
                  {"unmeasured", array_of(string())}});
 }

@@ -59,6 +59,15 @@ std::string mark(const Finding& finding) {
   return "  ";
 }
 
+/// To be copied, so neither broken nor cut.
+std::string whole_lines(const std::string& label, const std::vector<std::string>& lines) {
+  std::string out = lines.empty() ? "" : label + '\n';
+  for (const std::string& line : lines) {
+    out += "      " + escape(line) + '\n';
+  }
+  return out;
+}
+
 std::string finding_text(const Finding& finding, const TextOptions& options) {
   std::string title = finding.title;
   if (!title.empty() && title[0] >= 'a' && title[0] <= 'z') {
@@ -71,6 +80,9 @@ std::string finding_text(const Finding& finding, const TextOptions& options) {
   }
   out += wrap("   seen", evidence, options.width, indent);
   out += wrap("   do", escape(finding.remedy), options.width, indent);
+  out +=
+      whole_lines(finding.settings.size() > 1 ? "   next start, one of" : "   next start", finding.settings);
+  out += whole_lines("   now", finding.commands);
   if (!finding.unmeasured.empty()) {
     std::string unseen;
     for (const std::string& one : finding.unmeasured) {
@@ -95,15 +107,16 @@ std::string purge_text(const PurgeCost& cost, uint64_t window_ns, const TextOpti
   if (cost.calls == 0) {
     return line("paid by", fmt::format("nobody: nothing was purged in {}", glue(seconds(window_ns))));
   }
-  std::string out = line(
-      "paid by",
-      fmt::format("{} purges of {} took {}, {} of a CPU; the program's own threads {}{}",
-                  glue(human_count(cost.calls)), glue(human_bytes(cost.bytes)), glue(human_ns(cost.time_ns)),
-                  glue(fmt::format("{:.2f} %", 100 * share(cost.time_ns, window_ns))),
-                  glue(percent(cost.app_time_ns, cost.time_ns)),
-                  cost.app_calls > 0
-                      ? ", 1 in 100 of their calls " + glue(human_ns(cost.app_p99_ns)) + " or more"
-                      : ""));
+  std::string out =
+      line("paid by", fmt::format("{} purges of {} took {}, {} of a CPU; the program's own threads {}{}",
+                                  glue(human_count(cost.calls)), glue(human_bytes(cost.bytes)),
+                                  glue(human_ns(cost.time_ns)),
+                                  glue(fmt::format("{:.2f} %", 100 * share(cost.time_ns, window_ns))),
+                                  glue(percent(cost.app_time_ns, cost.time_ns)),
+                                  cost.app_calls > 0 ? (cost.app_calls < 100 ? ", the slowest of their calls "
+                                                                             : ", 1 in 100 of their calls ") +
+                                                           glue(human_ns(cost.app_p99_ns)) + " or more"
+                                                     : ""));
   if (cost.oversize_calls > 0) {
     out += line("", fmt::format("{} of it in free(), of oversize extents",
                                 glue(percent(cost.oversize_time_ns, cost.time_ns))));
@@ -164,6 +177,14 @@ std::string diagnosis_text(const DiagnosisReport& report, const TextOptions& opt
   }
   if (report.memory) {
     out += bold("Why is RSS high?", options) + '\n' + stats_text(*report.memory, options) + '\n';
+  }
+  if (!report.memory && report.exited) {
+    out +=
+        wrap("",
+             "It ended before its last look: what is said of its memory is of its last second, and where RSS "
+             "was cannot be shown.",
+             options.width, 0) +
+        '\n';
   }
   if (report.lazily_taken_bytes.value_or(0) > 0) {
     out += wrap("taken back",

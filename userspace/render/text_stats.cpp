@@ -119,7 +119,7 @@ void add_active_rows(const Account& account, std::vector<std::vector<std::string
   const auto& tcache = account.tcache_bytes;
   if (account.allocated_bytes) {
     rows.push_back({"", "  allocated", "", "", human_bytes(*account.allocated_bytes),
-                    tcache ? fmt::format("{} in thread caches", human_bytes(*tcache)) : ""});
+                    tcache ? fmt::format("{} of it in thread caches", human_bytes(*tcache)) : ""});
   }
   if (account.slack_bytes && account.active.bytes) {
     rows.push_back(
@@ -239,6 +239,17 @@ std::string mallctl_words(const StatsReport& report) {
                      glue(bytes_or_dash(global.mapped)), glue(bytes_or_dash(global.retained)));
 }
 
+/// The number to watch, which the table lays out.
+std::string overhead_words(const Account& account) {
+  const auto& used = account.allocated_bytes ? account.allocated_bytes : account.active.bytes;
+  if (!used) {
+    return {};
+  }
+  const uint64_t beyond = account.rss_bytes - std::min(*used, account.rss_bytes);
+  return fmt::format("RSS minus {} is {}, {} of RSS", account.allocated_bytes ? "allocated" : "active",
+                     glue(human_bytes(beyond)), glue(percent(beyond, account.rss_bytes)));
+}
+
 std::string muzzy_words(const Account& account) {
   if (account.muzzy.bytes.value_or(0) == 0 || !account.muzzy_not_resident_bytes) {
     return {};
@@ -294,6 +305,7 @@ std::string stats_text(const StatsReport& report, const TextOptions& options) {
       out += wrap(label, words, options.width, label_width);
     }
   };
+  labelled("overhead", overhead_words(account));
   labelled("muzzy", muzzy_words(account));
   if (account.swap_bytes > 0) {
     labelled("swap", glue(human_bytes(account.swap_bytes)) + " besides");

@@ -487,6 +487,36 @@ void collapse_lines(Page& page, const Summary& s) {
                   glue(human_bytes(s.collapses->filled_bytes))));
 }
 
+/// What a program said of itself, where it was asked for.
+void asked_lines(Page& page, const Summary& s) {
+  if (!s.asked) {
+    return;
+  }
+  Phrases phrases;
+  ledger::Maybe<uint64_t> age_ms;
+  for (const ledger::Asked::Value& one : s.asked->values) {
+    for (const char* name : {"stats.allocated", "stats.active", "stats.resident", "stats.retained"}) {
+      if (one.name == name) {
+        phrases.add(fmt::format("{} {}", one.name, glue(human_bytes(one.value))));
+        age_ms = one.age_ms;
+      }
+    }
+  }
+  if (phrases.empty()) {
+    page.labelled("asked", "the program did not ask its jemalloc for any of its main numbers");
+    return;
+  }
+  std::string words = "by the program itself: " + phrases.text();
+  if (age_ms) {
+    words += fmt::format(", counted {} before the end", glue(seconds(*age_ms * 1'000'000)));
+  }
+  if (s.asked->compared > 0) {
+    words += fmt::format("; its structures agreed {} of {} times", s.asked->compared - s.asked->different,
+                         s.asked->compared);
+  }
+  page.labelled("asked", words);
+}
+
 void sweep_lines(Page& page, const Summary& s) {
   if (!sources_known(s.target)) {
     return;  // said above
@@ -646,6 +676,7 @@ std::string summary_text(const Summary& s, const TextOptions& options, bool with
   state_lines(page, s);
   refault_lines(page, s);
   collapse_lines(page, s);
+  asked_lines(page, s);
   sweep_lines(page, s);
   other_call_lines(page, s);
   failed_lines(page, s.totals.counters);

@@ -12,8 +12,10 @@ namespace {
 
 // Documentation/admin-guide/mm/pagemap.rst
 constexpr uint64_t present_bit = uint64_t{1} << 63, swapped_bit = uint64_t{1} << 62;
+constexpr uint64_t exclusive_bit = uint64_t{1} << 56;  // since 4.2: mapped once
 constexpr uint64_t frame_mask = (uint64_t{1} << 55) - 1;
 constexpr uint64_t anon_flag = uint64_t{1} << 12, swapbacked_flag = uint64_t{1} << 14;
+constexpr uint64_t zero_flag = uint64_t{1} << 24;
 
 /// Asks /proc/kpageflags about page frames. Neighbours are read at once: huge pages and fresh heaps are
 /// contiguous.
@@ -24,6 +26,14 @@ class FrameFlags {
 
   /// nullopt when it cannot be read.
   std::optional<bool> freed_lazily(uint64_t frame) {
+    const auto flags = of(frame);
+    return flags ? std::optional((*flags & (anon_flag | swapbacked_flag)) == anon_flag) : std::nullopt;
+  }
+  /// The page of zeros that is mapped where memory was read and never written. It is in no RSS.
+  bool is_zero_page(uint64_t frame) { return (of(frame).value_or(0) & zero_flag) != 0; }
+
+ private:
+  std::optional<uint64_t> of(uint64_t frame) {
     if (frame < first_ || frame >= first_ + count_) {
       const ssize_t got = ::pread(file_.get(), flags_.data(), sizeof flags_, static_cast<off_t>(frame * 8));
       if (got < 8) {
@@ -32,10 +42,9 @@ class FrameFlags {
       first_ = frame;
       count_ = static_cast<uint64_t>(got) / 8;
     }
-    return (flags_[frame - first_] & (anon_flag | swapbacked_flag)) == anon_flag;
+    return flags_[frame - first_];
   }
 
- private:
   Fd file_;
   std::array<uint64_t, 16> flags_{};
   uint64_t first_ = 0, count_ = 0;
@@ -95,11 +104,14 @@ Result<ledger::Residency> residency(const ProcRoot& proc, pid_t pid, std::span<c
     if ((entry & present_bit) == 0) {
       return true;
     }
+    const uint64_t frame = entry & frame_mask;
+    if ((entry & exclusive_bit) == 0 && frame != 0 && flags.is_zero_page(frame)) {
+      return true;
+    }
     out.present_bytes += page;
     if (!out.freed_lazily_bytes) {
       return true;
     }
-    const uint64_t frame = entry & frame_mask;
     const auto lazy = frame == 0 ? std::nullopt : flags.freed_lazily(frame);
     if (!lazy) {
       out.freed_lazily_bytes.reset();

@@ -15,7 +15,9 @@ namespace jemtrace::sample {
 
 /// Reads /proc/PID/pagemap, and /proc/kpageflags when asked, for exactly these ranges: 10 ms and 60 ms per GB
 /// present. The kernel holds the target's mmap lock for 2 MB at a time only. Errc::too_large when it takes
-/// longer than `limit`.
+/// longer than `limit`. Pages of zeros, mapped by reading what was never written, are not present: RSS has
+/// them not, either. They are told by their flags, which is asked of pages that are mapped more than once;
+/// where page frames are hidden they count.
 Result<ledger::Residency> residency(const ProcRoot& proc, pid_t pid, std::span<const ledger::Range> ranges,
                                     bool lazily, std::chrono::nanoseconds limit);
 

@@ -45,6 +45,22 @@ TEST(Passive, a_value_is_as_old_as_the_count_that_it_is_from) {
   EXPECT_EQ(states.age_ms, 3000U);
 }
 
+TEST(Passive, shows_each_answer_with_its_age) {
+  Passive passive;
+  passive.add(asked("stats.metadata", 1 * mib, 1 * second));
+  passive.add(counted(2 * second));
+  passive.add(asked("stats.active", 6 * mib, 3 * second));
+  passive.compare(6 * mib, 6 * mib);
+  const ledger::Asked all = passive.asked(4 * second);
+  ASSERT_EQ(all.values.size(), 2U);
+  EXPECT_EQ(all.values[0].name, "stats.active");
+  EXPECT_EQ(all.values[0].value, 6 * mib);
+  EXPECT_EQ(all.values[0].age_ms, 2000U);
+  EXPECT_FALSE(all.values[1].age_ms);
+  EXPECT_EQ(all.compared, 1U);
+  EXPECT_EQ(all.different, 0U);
+}
+
 TEST(Passive, the_age_is_unknown_where_nobody_saw_it_counted) {
   Passive passive;
   passive.add(asked("stats.active", 6 * mib, 3 * second));

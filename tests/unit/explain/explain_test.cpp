@@ -272,7 +272,7 @@ TEST(Explain, settings_in_another_variable_are_not_applied) {
   const Evaluation evaluation = evaluate(in);
   ASSERT_FALSE(evaluation.findings.empty());
   EXPECT_EQ(evaluation.findings[0].id, "CONF_NOT_APPLIED");
-  EXPECT_NE(evaluation.findings[0].remedy.find("_RJEM_MALLOC_CONF=\"background_thread:true\""),
+  EXPECT_NE(evaluation.findings[0].settings.at(0).find("_RJEM_MALLOC_CONF=\"background_thread:true\""),
             std::string::npos);
 }
 
@@ -326,6 +326,43 @@ TEST(Explain, advice_names_only_what_the_version_has) {
   EXPECT_EQ(evaluate(in).findings[0].remedy.find("hpa:true"), std::string::npos);
   in.version = {5, 3, 0};
   EXPECT_NE(evaluate(in).findings[0].remedy.find("hpa:true"), std::string::npos);
+}
+
+Inputs stuck_for_ever() {
+  Inputs in = well();
+  in.end.dirty = 200 * mib;
+  in.arenas[0] = {.index = 0, .dirty = 200 * mib, .dirty_decay_ms = -1, .idle_ns = {}};
+  return in;
+}
+
+TEST(Explain, a_setting_keeps_what_the_process_has_set_beside_it) {
+  Inputs in = stuck_for_ever();
+  in.requests = {
+      {{.variable = "MALLOC_CONF", .options = {{"dirty_decay_ms", "-1"}, {"narenas", "4"}, {"thp", "never"}}},
+       {.variable = "_RJEM_MALLOC_CONF", .options = {{"retain", "false"}}}}};
+  EXPECT_EQ(evaluate(in).findings[0].settings,
+            (std::vector<std::string>{"MALLOC_CONF=\"narenas:4,thp:never,dirty_decay_ms:10000\""}));
+}
+
+TEST(Explain, a_setting_has_nothing_in_it_that_a_shell_would_run) {
+  Inputs in = stuck_for_ever();
+  in.requests = {{{.variable = "MALLOC_CONF",
+                   .options = {{"prof_prefix", "$(reboot)"},
+                               {"dss", "\";reboot;\""},
+                               {"stats_print_opts", "`reboot`"},
+                               {"zero_realloc", "a\nb"},
+                               {"narenas", "4"}}}}};
+  EXPECT_EQ(evaluate(in).findings[0].settings,
+            (std::vector<std::string>{"MALLOC_CONF=\"narenas:4,dirty_decay_ms:10000\""}));
+}
+
+TEST(Explain, a_process_that_has_ended_gets_no_commands) {
+  Inputs in = stuck_for_ever();
+  EXPECT_EQ(evaluate(in).findings[0].commands,
+            (std::vector<std::string>{"jemtrace stats -p 42 --mallctl=call --set dirty_decay_ms=10000"}));
+  in.exited = true;
+  EXPECT_TRUE(evaluate(in).findings[0].commands.empty());
+  EXPECT_FALSE(evaluate(in).findings[0].settings.empty());
 }
 
 TEST(Explain, every_finding_has_evidence_a_remedy_and_a_confidence) {

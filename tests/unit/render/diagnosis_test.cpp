@@ -26,6 +26,8 @@ DiagnosisReport inflated() {
                              .evidence = {{"lazyfree", 205.0 * (1 << 20), "bytes", 64.0 * (1 << 20)},
                                           {"psi_some_avg10", std::nullopt, "percent", 1.0}},
                              .remedy = "Set muzzy_decay_ms:0.",
+                             .settings = {"MALLOC_CONF=\"muzzy_decay_ms:0\"", "MALLOC_CONF=\"thp:never\""},
+                             .commands = {"jemtrace diagnose --flush-lazyfree -p 4242"},
                              .confidence = 0.9,
                              .unmeasured = {"how short memory is"}});
   report.unmeasured = {{"FRAGMENTED", "how much is allocated is not known"}};
@@ -47,7 +49,9 @@ TEST(TextDiagnosis, says_what_was_seen_what_to_do_and_how_sure_it_is) {
   const std::string text = print(inflated());
   for (const char* part :
        {"!  RSS overstates by 205 MB\n", "seen       lazyfree 205 MB (limit 64.0 MB)",
-        "unknown (limit 1.0 %)", "do         Set muzzy_decay_ms:0.", "not seen   how short memory is",
+        "unknown (limit 1.0 %)", "do         Set muzzy_decay_ms:0.",
+        "   next start, one of\n      MALLOC_CONF=\"muzzy_decay_ms:0\"\n      MALLOC_CONF=\"thp:never\"\n",
+        "   now\n      jemtrace diagnose --flush-lazyfree -p 4242\n", "not seen   how short memory is",
         "LAZYFREE_INFLATED, 90 % sure", "paid by    3 purges of 1.00 MB took 30 us",
         "waiting    50 % for the mmap lock", "work       117 ns per 4 KiB page; this host takes 103 ns",
         "worth it   50 % of it was touched again",
@@ -60,9 +64,16 @@ TEST(TextDiagnosis, where_nothing_fits_and_nothing_is_known_it_says_so) {
   EXPECT_NE(print({}).find("not enough could be seen to call it healthy"), std::string::npos);
 }
 
+TEST(TextDiagnosis, says_of_which_time_the_numbers_of_an_ended_process_are) {
+  DiagnosisReport report = inflated();
+  EXPECT_EQ(print(report).find("of its last second"), std::string::npos);
+  report.exited = true;
+  EXPECT_NE(print(report).find("of its last second"), std::string::npos);
+}
+
 TEST(TextDiagnosis, is_no_wider_than_80_columns_and_escapes_what_targets_say) {
   DiagnosisReport report = inflated();
-  report.findings[0].title = report.findings[0].remedy = samples::evil;
+  report.findings[0].title = report.findings[0].remedy = report.findings[0].settings[0] = samples::evil;
   report.unmeasured[0].second = std::string(300, 'x');
   report.target.comm = samples::evil;
   report.memory = samples::stats_report();

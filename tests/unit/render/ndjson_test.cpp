@@ -46,7 +46,9 @@ DiagnosisReport diagnosis() {
        .severity = ledger::Severity::warning,
        .title = "RSS overstates by 205 MB",
        .evidence = {{"lazyfree", 2.1e8, "bytes", 6.7e7}, {"psi_some_avg10", std::nullopt, "percent", 1.0}},
-       .remedy = "MALLOC_CONF=\"muzzy_decay_ms:0\"",
+       .remedy = "Do not free lazily.",
+       .settings = {"MALLOC_CONF=\"muzzy_decay_ms:0\""},
+       .commands = {"jemtrace diagnose --flush-lazyfree -p 4242"},
        .confidence = 0.9,
        .unmeasured = {"how short memory is"}});
   report.unmeasured = {{"FRAGMENTED", "how much is allocated is not known"}};
@@ -78,6 +80,7 @@ void print_everything(Output& out) {
   out.diagnosis({});
   DiagnosisReport evil_diagnosis = diagnosis();
   evil_diagnosis.findings[0].title = evil_diagnosis.findings[0].remedy = samples::evil;
+  evil_diagnosis.findings[0].settings = {samples::evil};
   evil_diagnosis.unmeasured[0].second = samples::evil;
   out.diagnosis(evil_diagnosis);
   out.flush({.pid = 42, .comm = samples::evil});
@@ -215,10 +218,23 @@ TEST(Ndjson, refaults_are_null_where_they_were_not_measured) {
   EXPECT_TRUE(refaults["within_10s"]["share"].is_null());
 }
 
+TEST(Ndjson, what_a_program_asked_has_a_name_and_an_age) {
+  ledger::Summary s = samples::summary();
+  EXPECT_TRUE(line_of([&](Output& out) { out.summary(s); })["asked"].is_null());
+  s.asked =
+      ledger::Asked{.values = {{"stats.active", 7, 20}, {samples::evil, 8, std::nullopt}}, .compared = 3};
+  const Json line = line_of([&](Output& out) { out.summary(s); });
+  EXPECT_EQ(SchemaCheck(nlohmann::json::parse(json_schema())).errors(nlohmann::json(line)), "");
+  EXPECT_EQ(line["asked"]["values"][0].dump(), R"({"name":"stats.active","value":7,"age_ms":20})");
+  EXPECT_TRUE(line["asked"]["values"][1]["age_ms"].is_null());
+  EXPECT_EQ(line["asked"]["compared_total"], 3);
+}
+
 TEST(Ndjson, a_finding_has_the_keys_of_the_contract_in_order) {
   const Json finding = lines_of([](Output& out) { out.diagnosis(diagnosis()); }).at(0);
-  EXPECT_EQ(keys(finding), (std::vector<std::string>{"type", "id", "pid", "severity", "title", "evidence",
-                                                     "remedy", "confidence", "unmeasured"}));
+  EXPECT_EQ(keys(finding),
+            (std::vector<std::string>{"type", "id", "pid", "severity", "title", "evidence", "remedy",
+                                      "settings", "commands", "confidence", "unmeasured"}));
   EXPECT_EQ(keys(finding["evidence"][0]), (std::vector<std::string>{"name", "value", "unit", "threshold"}));
   EXPECT_TRUE(finding["evidence"][1]["value"].is_null());
 }

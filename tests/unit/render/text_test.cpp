@@ -318,6 +318,21 @@ TEST_F(Text, summary_gives_a_range_where_huge_pages_may_have_come_back) {
   EXPECT_NE(summary(s).find("came back  6 % to 26 % of the purged pages"), std::string::npos) << summary(s);
 }
 
+TEST_F(Text, summary_shows_what_the_program_asked) {
+  ledger::Summary s = samples::summary();
+  EXPECT_EQ(summary(s).find("asked"), std::string::npos);
+  s.asked = ledger::Asked{.values = {{"stats.active", samples::mib, 200}, {samples::evil, 8, std::nullopt}},
+                          .compared = 3,
+                          .different = 1};
+  EXPECT_NE(
+      summary(s).find("asked      by the program itself: stats.active 1.00 MB, counted 0.2 s before the\n"
+                      "           end; its structures agreed 2 of 3 times\n"),
+      std::string::npos)
+      << summary(s);
+  s.asked = ledger::Asked();
+  EXPECT_NE(summary(s).find("the program did not ask its jemalloc"), std::string::npos);
+}
+
 TEST_F(Text, summary_does_not_take_pages_for_lost_that_have_had_no_time_to_come_back) {
   ledger::Summary s = samples::summary();
   for (ledger::Touched* within : {&s.refaults->within_1s, &s.refaults->within_10s, &s.refaults->within_60s}) {
@@ -483,7 +498,7 @@ environment); 5 arenas (default of 5.3.0)
 
                     RESIDENT  OF RSS  JEMALLOC
 #  active            1.17 GB    37 %   1.27 GB  in use, slack included
-     allocated                          900 MB  3.00 MB in thread caches
+     allocated                          900 MB  3.00 MB of it in thread caches
      slack                              400 MB  fragmentation, 31 % of it
 d  dirty              300 MB     9 %    300 MB  free, until it decays
 ~  muzzy, LazyFree   1.46 GB    46 %   1.76 GB  the kernel may take it
@@ -497,6 +512,7 @@ f  files             60.0 MB     2 %            programs, libraries, data
    RSS               3.20 GB
 RESIDENT: what the kernel holds. JEMALLOC: what its own books say.
 
+overhead   RSS minus allocated is 2.32 GB, 73 % of RSS
 muzzy      of 1.76 GB, 1.46 GB the kernel still may take and 280 MB are not
            resident: taken, or never touched
 pressure   cgroup /system.slice/redis.service uses 3.22 GB of 8.00 GB; 0.00 %

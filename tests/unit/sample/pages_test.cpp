@@ -30,6 +30,11 @@ class Memory {
       const_cast<volatile char*>(start_)[at] = 1;
     }
   }
+  void read(uint64_t from, uint64_t bytes) const {
+    for (uint64_t at = from; at < from + bytes; at += page) {
+      (void)const_cast<volatile char*>(start_)[at];
+    }
+  }
   void advise(uint64_t from, uint64_t bytes, int advice) const { ::madvise(start_ + from, bytes, advice); }
   [[nodiscard]] ledger::Range range(uint64_t from = 0, uint64_t bytes = size) const {
     return {reinterpret_cast<uint64_t>(start_) + from, bytes};
@@ -72,6 +77,16 @@ TEST(Pages, knows_what_was_freed_lazily) {
   EXPECT_LE(*lazy->freed_lazily_bytes, size / 2);
   EXPECT_GE(*lazy->freed_lazily_bytes,
             size / 2 - 31 * page * static_cast<uint64_t>(::sysconf(_SC_NPROCESSORS_CONF)));
+}
+
+TEST(Pages, that_were_only_read_are_not_resident) {
+  if (::access("/proc/kpageflags", R_OK) != 0) {
+    GTEST_SKIP() << "/proc/kpageflags cannot be read";
+  }
+  const Memory memory;
+  memory.touch(0, size / 4);
+  memory.read(size / 2, size / 4);
+  EXPECT_EQ(look(memory.range())->present_bytes, size / 4);
 }
 
 TEST(Pages, ranges_that_are_not_there_hold_nothing) {
