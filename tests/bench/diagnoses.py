@@ -90,7 +90,7 @@ CASES = [
     at_work("batch rounds=1000", "MALLOC_CONF=background_thread:true"),
     at_work("multi_arena rounds=1000", "MALLOC_CONF=background_thread:true,dirty_decay_ms:1000"),
     at_work("shapes shape=bursty live_mib=64 period_ms=1000", "MALLOC_CONF=background_thread:true"),
-    at_work("shapes shape=producer live_mib=64 keep=8", "MALLOC_CONF=oversize_threshold:0,dirty_decay_ms:5000,muzzy_decay_ms:5000"),
+    at_work("shapes shape=steady live_mib=64", "MALLOC_CONF=dirty_decay_ms:5000,muzzy_decay_ms:5000"),
     at_work("purging kib=512 pause_us=3000", "MALLOC_CONF=background_thread:true,dirty_decay_ms:500,muzzy_decay_ms:500", READY),
     Case("HEALTHY", "steady ms=20000", ready=""),
     Case("HEALTHY", "static_steady ms=20000", ready=""),
