@@ -170,6 +170,16 @@ TEST(Explain, eager_oversize_stands_before_what_comes_back) {
   EXPECT_NE(evaluation.findings[0].remedy.find("oversize_threshold:0"), std::string::npos);
 }
 
+TEST(Explain, who_pays_does_not_matter_when_the_work_is_undone_at_once) {
+  Inputs in = well();
+  purge(in, JT_PAYER_APP, 100, 16 * mib, 3'000'000);
+  in.refaults->purged_pages = in.refaults->followed_pages = 400'000;
+  in.refaults->within_1s.pages = in.refaults->within_10s.pages = 400'000;
+  const Evaluation evaluation = evaluate(in);
+  ASSERT_EQ(evaluation.findings.size(), 1u);
+  EXPECT_EQ(evaluation.findings[0].id, "PURGE_THRASH");
+}
+
 TEST(Explain, eager_oversize_that_takes_little_time_is_information) {
   Inputs in = well();
   purge(in, JT_PAYER_APP, 8, 16 * mib, 500'000);
