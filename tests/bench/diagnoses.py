@@ -243,17 +243,20 @@ class Tally:
 class Turn:
     """The lock of those who measure on this machine, given up now and then."""
 
-    def __init__(self, path, most_s=160):
+    def __init__(self, path, most_s=150):
         self.file, self.most_s, self.since = open(path, "w") if path else None, most_s, None
 
     def take(self):
+        """True if others may have had theirs since the last time."""
         if self.file and self.since is not None and time.monotonic() - self.since > self.most_s:
             fcntl.flock(self.file, fcntl.LOCK_UN)
             self.since = None
             time.sleep(1)
-        if self.file and self.since is None:
-            fcntl.flock(self.file, fcntl.LOCK_EX)
-            self.since = time.monotonic()
+        if not self.file or self.since is not None:
+            return False
+        fcntl.flock(self.file, fcntl.LOCK_EX)
+        self.since = time.monotonic()
+        return True
 
 
 def watch(cases, arguments, tallies):
@@ -270,7 +273,9 @@ def watch(cases, arguments, tallies):
 
 
 def read_log(log, tallies):
-    """What earlier runs found counts, too."""
+    """What others with the same log have found, and earlier runs, counts, too."""
+    for tally in tallies.values():
+        tally.__init__()
     named = {case.name(): case for case in tallies}
     log.seek(0)
     for line in map(json.loads, log):
@@ -296,8 +301,10 @@ def main():
         for run in range(1, arguments.runs + 1):
             for group in groups.values():
                 due = [case for case in group if tallies[case].runs < run]
+                if due and turn.take():
+                    read_log(arguments.log, tallies)
+                    due = [case for case in group if tallies[case].runs < run]
                 if due:
-                    turn.take()
                     watch(due, arguments, tallies)
             print(f"run {run} of {arguments.runs}", file=sys.stderr, flush=True)
     except KeyboardInterrupt:
