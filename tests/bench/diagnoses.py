@@ -228,7 +228,7 @@ class Tally:
                 self.others[id] = self.others.get(id, 0) + 1
         if log:
             brief = [{"id": finding["id"], "severity": finding["severity"]} for finding in findings]
-            print(json.dumps({"case": case.name(), "findings": brief}), file=log, flush=True)
+            print(json.dumps({"id": case.id, "case": case.name(), "findings": brief}), file=log, flush=True)
         if log and (not right or false):
             print(f"WRONG: {case.id}: {case.name()}: {ids}", *map(json.dumps, findings), sep="\n", file=sys.stderr, flush=True)
 
@@ -276,11 +276,11 @@ def read_log(log, tallies):
     """What others with the same log have found, and earlier runs, counts, too."""
     for tally in tallies.values():
         tally.__init__()
-    named = {case.name(): case for case in tallies}
+    named = {(case.id, case.name()): case for case in tallies}
     log.seek(0)
     for line in map(json.loads, log):
-        if line["case"] in named:
-            case = named[line["case"]]
+        case = named.get((line["id"], line["case"]))
+        if case:
             tallies[case].add(case, line["findings"])
 
 
