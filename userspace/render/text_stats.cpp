@@ -313,6 +313,10 @@ std::string stats_text(const StatsReport& report, const TextOptions& options) {
   };
   labelled("overhead", overhead_words(account));
   labelled("muzzy", muzzy_words(account));
+  if (account.anon_huge_bytes > 0) {
+    labelled("huge pages", fmt::format("{} of RSS, {}", glue(human_bytes(account.anon_huge_bytes)),
+                                       glue(percent(account.anon_huge_bytes, account.rss_bytes))));
+  }
   if (account.swap_bytes > 0) {
     labelled("swap", glue(human_bytes(account.swap_bytes)) + " besides");
   }
