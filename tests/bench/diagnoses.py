@@ -90,7 +90,7 @@ CASES = [
     at_work("batch rounds=1000", "MALLOC_CONF=background_thread:true"),
     at_work("multi_arena rounds=1000", "MALLOC_CONF=background_thread:true,dirty_decay_ms:1000"),
     at_work("shapes shape=bursty live_mib=64 period_ms=1000", "MALLOC_CONF=background_thread:true"),
-    at_work("shapes shape=producer live_mib=64 keep=8", "MALLOC_CONF=oversize_threshold:0,dirty_decay_ms:5000,muzzy_decay_ms:5000"),
+    at_work("shapes shape=steady live_mib=64", "MALLOC_CONF=dirty_decay_ms:5000,muzzy_decay_ms:5000"),
     at_work("purging kib=512 pause_us=3000", "MALLOC_CONF=background_thread:true,dirty_decay_ms:500,muzzy_decay_ms:500", READY),
     Case("HEALTHY", "steady ms=20000", ready=""),
     Case("HEALTHY", "static_steady ms=20000", ready=""),
@@ -228,7 +228,7 @@ class Tally:
                 self.others[id] = self.others.get(id, 0) + 1
         if log:
             brief = [{"id": finding["id"], "severity": finding["severity"]} for finding in findings]
-            print(json.dumps({"case": case.name(), "findings": brief}), file=log, flush=True)
+            print(json.dumps({"id": case.id, "case": case.name(), "findings": brief}), file=log, flush=True)
         if log and (not right or false):
             print(f"WRONG: {case.id}: {case.name()}: {ids}", *map(json.dumps, findings), sep="\n", file=sys.stderr, flush=True)
 
@@ -243,17 +243,20 @@ class Tally:
 class Turn:
     """The lock of those who measure on this machine, given up now and then."""
 
-    def __init__(self, path, most_s=160):
+    def __init__(self, path, most_s=150):
         self.file, self.most_s, self.since = open(path, "w") if path else None, most_s, None
 
     def take(self):
+        """True if others may have had theirs since the last time."""
         if self.file and self.since is not None and time.monotonic() - self.since > self.most_s:
             fcntl.flock(self.file, fcntl.LOCK_UN)
             self.since = None
             time.sleep(1)
-        if self.file and self.since is None:
-            fcntl.flock(self.file, fcntl.LOCK_EX)
-            self.since = time.monotonic()
+        if not self.file or self.since is not None:
+            return False
+        fcntl.flock(self.file, fcntl.LOCK_EX)
+        self.since = time.monotonic()
+        return True
 
 
 def watch(cases, arguments, tallies):
@@ -270,12 +273,14 @@ def watch(cases, arguments, tallies):
 
 
 def read_log(log, tallies):
-    """What earlier runs found counts, too."""
-    named = {case.name(): case for case in tallies}
+    """What others with the same log have found, and earlier runs, counts, too."""
+    for tally in tallies.values():
+        tally.__init__()
+    named = {(case.id, case.name()): case for case in tallies}
     log.seek(0)
     for line in map(json.loads, log):
-        if line["case"] in named:
-            case = named[line["case"]]
+        case = named.get((line["id"], line["case"]))
+        if case:
             tallies[case].add(case, line["findings"])
 
 
@@ -296,8 +301,10 @@ def main():
         for run in range(1, arguments.runs + 1):
             for group in groups.values():
                 due = [case for case in group if tallies[case].runs < run]
+                if due and turn.take():
+                    read_log(arguments.log, tallies)
+                    due = [case for case in group if tallies[case].runs < run]
                 if due:
-                    turn.take()
                     watch(due, arguments, tallies)
             print(f"run {run} of {arguments.runs}", file=sys.stderr, flush=True)
     except KeyboardInterrupt:

@@ -4,7 +4,7 @@
 A process of many gigabytes and a thousand mappings maps and unmaps all the time: reading smaps makes it wait, as that
 takes its mmap lock. jemtrace comes and goes in one run of the target. Both times it is traced; what differs is the
 reading. Printed are the latencies, the share of the time that jemtrace read (budget: 0.1 %), and how often that was
-smaps_rollup: of 10 GB for the first time after 2 minutes, when its share is saved up (--watched 130).
+smaps_rollup: of a large process not before its share is saved up (--mib 2048 --mappings 200 --rounds 1 --watched 115).
 """
 
 import os

@@ -1,10 +1,8 @@
 // `jemtrace advise` and `jemtrace sweep`: the simulator against the real jemalloc. Oracle: the workload
 // `shapes` under each of the settings that were simulated from its run under the first one.
-// JEMTRACE_ADVISE=all runs all of it, 4 shapes under 6 settings (7 minutes), JEMTRACE_ADVISE=steady,bursty
-// some shapes.
+// tests/bench/simulator.py runs all of it, and holds it against the bounds.
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 #include <fstream>
 #include <thread>
 
@@ -15,8 +13,8 @@ namespace {
 
 // Batches of 1 s instead of 5 s, and decay times shorter than usual by as much.
 const std::string present = "narenas:1,dirty_decay_ms:2000";
-const std::string all_settings = "dirty=200,600,2000,-1 muzzy=0,600 bg=off,on";
-constexpr double resident_tolerance = 0.10, refault_tolerance = 0.15;
+constexpr double resident_tolerance = 0.10;
+constexpr double refault_tolerance = 0.30;  // in one run of 4 s, chance alone is 10 %
 constexpr double few_pages = 4096;
 
 std::vector<Json> sweep(const std::string& shape, const std::string& grid, int repeat, int ms) {
@@ -122,24 +120,6 @@ LIVE_TEST(Sweep, batches_are_as_predicted) {
   }
   expect_choices("bursty", trials);
 }
-
-class SweepMatrix : public LiveTest, public ::testing::WithParamInterface<std::string> {};
-
-TEST_P(SweepMatrix, is_as_predicted) {
-  const char* wanted = std::getenv("JEMTRACE_ADVISE");
-  const std::string list = wanted == nullptr ? "" : wanted;
-  if (list != "all" && list.find(GetParam()) == std::string::npos) {
-    GTEST_SKIP() << "JEMTRACE_ADVISE=all or " << GetParam() << " runs it";
-  }
-  const auto trials = sweep(GetParam(), all_settings, number_from_environment("JEMTRACE_REPEAT", 2), 5000);
-  for (const Json& trial : trials) {
-    expect_predicted(GetParam(), trial);
-  }
-  expect_choices(GetParam(), trials);
-}
-
-INSTANTIATE_TEST_SUITE_P(Shapes, SweepMatrix, ::testing::Values("steady", "bursty", "producer", "idle"),
-                         [](const auto& info) { return info.param; });
 
 LIVE_TEST(Sweep, ends_a_command_that_does_not) {
   const Outcome ran = run_jemtrace({"sweep", "-d", "1s", "--repeat", "1", "--grid", "dirty=-1", "-f", "json",

@@ -44,7 +44,7 @@ TEST_P(Asks, and_its_answers_agree_with_its_structures) {
   }
   const std::string target = output.target(truth.pid()).dump();
   EXPECT_EQ(target.find("passive:"), std::string::npos) << target;
-  const Json asked = summary["asked"];
+  const Json& asked = summary["asked"];
   EXPECT_EQ(answer(asked, "stats.allocated")["value"], truth.number("allocated")) << asked;
   EXPECT_EQ(answer(asked, "stats.active")["value"], truth.number("active")) << asked;
   EXPECT_LT(answer(asked, "stats.active")["age_ms"], 10'000u) << asked;

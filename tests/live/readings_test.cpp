@@ -40,6 +40,7 @@ class Quiescent {
       ::close(in[1]);
       ::close(out[0]);
       std::vector<char*> argv;
+      argv.reserve(command.size() + 1);
       for (const std::string& word : command) {
         argv.push_back(const_cast<char*>(word.c_str()));
       }

@@ -19,8 +19,11 @@ bool same_pages(const Point& a, const Point& b) {
          a.taken == b.taken;
 }
 
+/// A process may count what it likes: more than there can be is not known.
 std::optional<uint64_t> since(const std::optional<uint64_t>& now, const std::optional<uint64_t>& start) {
-  return now && start && *now >= *start ? std::optional(*now - *start) : std::nullopt;
+  constexpr uint64_t most_pages = uint64_t{1} << 40;
+  return now && start && *now >= *start && *now - *start < most_pages ? std::optional(*now - *start)
+                                                                      : std::nullopt;
 }
 
 Point point_of(const ledger::ArenaReading& arena, const ledger::ArenaReading& first, uint32_t at) {

@@ -12,15 +12,18 @@ namespace {
 
 constexpr uint64_t mib = 1 << 20;
 constexpr double small_share = 0.05;  // of RSS: less is nothing to gain
-constexpr uint64_t few_pages = 4096;  // 16 MiB: too few to be wrong about
 
 double relative(double a, double b) {
   const double larger = std::max(a, b);
   return larger <= 0 ? 0 : std::abs(a - b) / larger;
 }
 
-double relative_pages(uint64_t a, const std::optional<uint64_t>& b) {
-  return !b || std::max(a, *b) < few_pages ? 0 : relative(static_cast<double>(a), static_cast<double>(*b));
+/// `cost_ns` of each page, `ns` in all.
+double relative_pages(uint64_t a, const std::optional<uint64_t>& b, double cost_ns, double ns) {
+  constexpr double small_cpu = 0.0005;  // of a CPU
+  const auto said = static_cast<double>(a);
+  const double real = b ? static_cast<double>(*b) : said;
+  return std::abs(said - real) * cost_ns < small_cpu * ns ? 0 : relative(said, real);
 }
 
 std::string bytes(double amount) {
@@ -30,12 +33,18 @@ std::string bytes(double amount) {
 Fit fit_of(const Input& in) {
   const Outcome out = simulate(in.activity, in.current, in.model, in.costs,
                                in.activity.from_start ? Begin::empty : Begin::as_read);
-  return {.simulated_resident_bytes = out.mean_resident * static_cast<double>(in.activity.page_bytes),
-          .measured_resident_bytes = in.measured.mean_resident_bytes,
-          .simulated_purged_pages = out.purged(),
-          .measured_purged_pages = in.measured.purged_pages,
-          .simulated_refaulted_pages = out.refaulted,
-          .measured_refaulted_pages = in.measured.refaulted_pages};
+  Fit fit = {.simulated_resident_bytes = out.mean_resident * static_cast<double>(in.activity.page_bytes),
+             .measured_resident_bytes = in.measured.mean_resident_bytes,
+             .simulated_purged_pages = out.purged(),
+             .measured_purged_pages = in.measured.purged_pages,
+             .simulated_refaulted_pages = out.refaulted,
+             .measured_refaulted_pages = in.measured.refaulted_pages};
+  const double ns = out.seconds * 1e9;
+  fit.error = std::max(
+      {relative(fit.simulated_resident_bytes, fit.measured_resident_bytes),
+       relative_pages(fit.simulated_purged_pages, fit.measured_purged_pages, in.costs.forced_ns, ns),
+       relative_pages(fit.simulated_refaulted_pages, fit.measured_refaulted_pages, in.costs.fault_ns, ns)});
+  return fit;
 }
 
 /// Arenas whose decay times are others count little: they have few readings in which pages move.
@@ -206,12 +215,6 @@ void add_caveats(Advice& advice, const ledger::TrendReport& trend) {
 
 const char* name(CostSource source) {
   return source == CostSource::measured ? "target" : "host";
-}
-
-double Fit::error() const {
-  return std::max({relative(simulated_resident_bytes, measured_resident_bytes),
-                   relative_pages(simulated_purged_pages, measured_purged_pages),
-                   relative_pages(simulated_refaulted_pages, measured_refaulted_pages)});
 }
 
 Model make_model(const Activity& activity, const std::string& version, const Settings& current,

@@ -57,8 +57,8 @@ struct Fit {
   std::optional<uint64_t> measured_purged_pages;
   uint64_t simulated_refaulted_pages = 0;
   std::optional<uint64_t> measured_refaulted_pages;
-  /// The largest of their relative differences; amounts too small to matter count as 0.
-  [[nodiscard]] double error() const;
+  /// The largest of their relative differences; one that costs too little CPU to matter counts as 0.
+  double error = 0;
 };
 
 struct Recommendation {

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cmath>
 
 #include "util/text.hpp"
 
@@ -167,14 +168,21 @@ Price price_of(const Outcome& outcome, uint64_t page_bytes) {
 }
 
 size_t best_for(Goal goal, const std::vector<Price>& prices, std::optional<size_t> current) {
-  const auto least = std::min_element(prices.begin(), prices.end(), [&](const Price& a, const Price& b) {
-    return value(goal, a) < value(goal, b);
-  });
+  const auto cheapest = std::min_element(prices.begin(), prices.end(),
+                                         [](const Price& a, const Price& b) { return a.cpu < b.cpu; });
+  const double most_cpu =
+      goal == Goal::memory ? (current ? prices[*current].cpu : cheapest->cpu) + dear : INFINITY;
+  const auto better = [&](const Price& a, const Price& b) {
+    const bool too_dear = a.cpu > most_cpu;
+    return too_dear != (b.cpu > most_cpu) ? !too_dear : value(goal, a) < value(goal, b);
+  };
+  const auto least = std::min_element(prices.begin(), prices.end(), better);
   const double limit = ceiling(goal, value(goal, *least));
   const Goal second = goal == Goal::memory ? Goal::balanced : Goal::memory;
   size_t best = static_cast<size_t>(least - prices.begin());
   for (size_t i = 0; i < prices.size(); ++i) {
-    if (value(goal, prices[i]) <= limit && value(second, prices[i]) < value(second, prices[best])) {
+    if (prices[i].cpu <= most_cpu && value(goal, prices[i]) <= limit &&
+        value(second, prices[i]) < value(second, prices[best])) {
       best = i;
     }
   }

@@ -34,8 +34,10 @@ const char* name(Goal goal);
 /// What `balanced` takes a CPU to be worth: hosts are sold with about 4 GiB for each.
 constexpr double bytes_per_cpu = 4.0 * (1ULL << 30);
 
-/// What a goal wants little of. memory: mean resident bytes. latency: CPU of application threads for purges
-/// and refaults. balanced: CPUs, with memory at bytes_per_cpu.
+/// What a goal wants little of. memory: mean resident bytes, of what costs no more than `dear` of a CPU more
+/// than now. latency: CPU of application threads for purges and refaults. balanced: CPUs, with memory at
+/// bytes_per_cpu.
+constexpr double dear = 0.05;
 struct Price {
   double resident_bytes = 0;
   double cpu = 0, app_cpu = 0;  // shares of one CPU

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -293,6 +294,9 @@ Result<std::vector<advise::Input>> read_inputs(const std::string& path) {
   std::ifstream file(path);
   if (!file) {
     return fail_errno("cannot read " + escape(path));
+  }
+  if (std::error_code error; std::filesystem::is_directory(path, error)) {
+    return fail(Errc::usage, escape(path) + " is a directory");
   }
   Contents contents;
   size_t number = 0;

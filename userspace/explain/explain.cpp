@@ -56,6 +56,7 @@ constexpr Beats beats[] = {
     {"LOCK_BOUND_PURGE", "APP_THREADS_PAY"},  // they pay for the lock
     {"SHOOTDOWN_BOUND", "WORK_BOUND_PURGE"},
     {"PURGE_THRASH", "WORK_BOUND_PURGE"},
+    {"PURGE_THRASH", "APP_THREADS_PAY"},  // who should do what should not be done
     {"EAGER_OVERSIZE", "WORK_BOUND_PURGE"},
     {"APP_THREADS_PAY", "WORK_BOUND_PURGE"},
 };

@@ -34,6 +34,21 @@ bool waits_for_lock(const Inputs& in, const PurgeWork& work) {
                                  static_cast<double>(*in.waits.lock_ns) >= lock_times_work * usual_ns);
 }
 
+/// Up to 5.3.0 the option does not reach arena 0.
+void give_oversize_remedy(const Inputs& in, Draft& draft) {
+  if (in.option("oversize_threshold") == "0" && in.version < oversize_obeys_since) {
+    draft.remedy(
+        "oversize_threshold is 0 already, which up to 5.3.0 does not reach arena 0, that of the first "
+        "thread: upgrade to 5.3.1.");
+  } else {
+    draft
+        .remedy(
+            "Switch that off (oversize_threshold:0), or set as much as the largest buffers that are used "
+            "again and again.")
+        .set("oversize_threshold:0", oversize_since);
+  }
+}
+
 constexpr const char* untraced = "nothing was traced";
 
 }  // namespace
@@ -48,30 +63,21 @@ Verdict eager_oversize(const Inputs& in) {
     return no();
   }
   const bool background = in.background_threads.value_or(0) > 0;
-  Draft draft(in, ledger::Severity::warning,
+  // So little time is worth knowing of, unless what was purged comes back at a price.
+  const bool dear = ratio(work.oversize_ns, in.window_ns) >= slow_window_share || purge_thrash(in).finding;
+  Draft draft(in, dear ? ledger::Severity::warning : ledger::Severity::info,
               fmt::format("free() itself purges: {} in extents of oversize_threshold and more, {} of all",
                           human_bytes(work.oversize_bytes), fmt::format("{:.0f} %", share * 100)));
   draft.share("oversize_bytes", share, oversize_share)
       .bytes("oversize_purged", work.oversize_bytes, least_bytes)
       .count("oversize_calls", work.oversize_calls)
       .ns("oversize_time", work.oversize_ns)
+      .share("of_the_window", ratio(work.oversize_ns, in.window_ns), slow_window_share)
       .ns("slowest_call", work.max_ns)
       .remedy(
           "Freed extents that grow together to oversize_threshold (8 MiB) are purged at once, on the thread "
           "that frees, whatever the decay time is.");
-  if (in.option("oversize_threshold") == "0" && in.version < oversize_obeys_since) {
-    draft.remedy(
-        "oversize_threshold is 0 already, which up to 5.3.0 does not reach arena 0, that of the first "
-        "thread: "
-        "upgrade to 5.3.1.");
-  } else {
-    draft
-        .remedy(
-            "Switch that off (oversize_threshold:0), or set as much as the largest buffers that are used "
-            "again "
-            "and again.")
-        .set("oversize_threshold:0", oversize_since);
-  }
+  give_oversize_remedy(in, draft);
   if (!background && (!in.version.known() || in.version >= oversize_obeys_since)) {
     draft.remedy("Or leave it to background threads: background_thread:true.").set("background_thread:true");
   } else if (background && in.version.known() && in.version < oversize_obeys_since) {
@@ -279,8 +285,8 @@ Verdict purge_thrash(const Inputs& in) {
       .share("followed", refaults.sampling_rate());
   const PurgeWork work = in.work ? purge_work(*in.work) : PurgeWork{};
   if (ratio(work.oversize_bytes, work.bytes) >= oversize_share && has(in, oversize_since)) {
-    draft.remedy("Most of it are oversize extents, which no decay time keeps: oversize_threshold:0.")
-        .set("oversize_threshold:0", oversize_since);
+    draft.remedy("Most of it are oversize extents, which no decay time keeps.");
+    give_oversize_remedy(in, draft);
   } else {
     draft
         .remedy(fmt::format("Keep it longer: dirty_decay_ms:{} (it is {} now).", longer,

@@ -124,7 +124,7 @@ Json fit_object(const advise::Fit& fit) {
           {"measured_purged_pages", maybe(fit.measured_purged_pages)},
           {"simulated_refaulted_pages", fit.simulated_refaulted_pages},
           {"measured_refaulted_pages", maybe(fit.measured_refaulted_pages)},
-          {"error", fit.error()}};
+          {"error", fit.error}};
 }
 
 Json rhythm_or_null(const std::optional<advise::Rhythm>& rhythm) {

@@ -22,6 +22,11 @@ std::string bytes(double amount) {
   return human_bytes(static_cast<uint64_t>(std::max(0.0, amount)));
 }
 
+/// In a sentence.
+std::string bytes_words(double amount) {
+  return glue(bytes(amount));
+}
+
 std::string ms_words(int64_t ms) {
   return decay_time(std::to_string(ms));
 }
@@ -63,6 +68,10 @@ std::string marks_of(const Advice& advice, size_t candidate) {
   return marks;
 }
 
+std::string page_cost(double ns) {
+  return glue(fmt::format("{:.0f} ns", ns));
+}
+
 std::string watched(const Advice& advice, const TextOptions& options) {
   const advise::Input& in = advice.input;
   std::string out =
@@ -76,15 +85,15 @@ std::string watched(const Advice& advice, const TextOptions& options) {
   };
   return out +
          wrap("costs",
-              fmt::format("a page: MADV_FREE {:.0f} ns ({}), MADV_DONTNEED {:.0f} ns ({}), touched again "
-                          "{:.0f} ns (tried on this host: threads that wait for each other pay more)",
-                          in.costs.lazy_ns, origin(in.origins.lazy), in.costs.forced_ns,
-                          origin(in.origins.forced), in.costs.fault_ns),
+              fmt::format("a page: MADV_FREE {} ({}), MADV_DONTNEED {} ({}), touched again {} (tried on this "
+                          "host: threads that wait for each other pay more)",
+                          page_cost(in.costs.lazy_ns), origin(in.origins.lazy), page_cost(in.costs.forced_ns),
+                          origin(in.origins.forced), page_cost(in.costs.fault_ns)),
               options.width, label_width);
 }
 
 std::string count_or_unknown(const std::optional<uint64_t>& count) {
-  return count ? human_count(*count) : "unknown";
+  return count ? glue(human_count(*count)) : "unknown";
 }
 
 /// How far the simulator is to be trusted.
@@ -92,13 +101,14 @@ std::string fit_text(const Advice& advice, const TextOptions& options) {
   const advise::Fit& fit = advice.fit;
   return wrap(
       "fit",
-      fmt::format("with the present settings the simulator says {} resident, {} pages purged, {} touched "
-                  "again; measured: {}, {}, {}. Error {:.0f} %{}",
-                  bytes(fit.simulated_resident_bytes), human_count(fit.simulated_purged_pages),
-                  human_count(fit.simulated_refaulted_pages), bytes(fit.measured_resident_bytes),
-                  count_or_unknown(fit.measured_purged_pages), count_or_unknown(fit.measured_refaulted_pages),
-                  fit.error() * 100,
-                  fit.error() > 0.25 ? ": take the rest as a hint, and try it with jemtrace sweep" : ""),
+      fmt::format("with the present settings the simulator says {} resident (measured: {}), {} pages purged "
+                  "({}), {} touched again ({}): off by {}{}",
+                  bytes_words(fit.simulated_resident_bytes), bytes_words(fit.measured_resident_bytes),
+                  glue(human_count(fit.simulated_purged_pages)), count_or_unknown(fit.measured_purged_pages),
+                  glue(human_count(fit.simulated_refaulted_pages)),
+                  count_or_unknown(fit.measured_refaulted_pages),
+                  glue(fmt::format("{:.0f} %", fit.error * 100)),
+                  fit.error > 0.25 ? "; take the rest as a hint, and try it with jemtrace sweep" : ""),
       options.width, label_width);
 }
 
@@ -251,9 +261,11 @@ std::string recommendations_text(const Advice& advice, const TextOptions& option
   const Outcome& now = advice.candidates[advice.current].outcome;
   for (const auto& one : advice.recommendations) {
     const Outcome& then = advice.candidates[one.candidate].outcome;
+    const bool latency = one.goal == Goal::latency;
     const std::string change = fmt::format(
-        "holds {} instead of {}, costs {} of a CPU instead of {}", bytes(resident(advice, one.candidate)),
-        bytes(resident(advice, advice.current)), cpu(then.cost()), cpu(now.cost()));
+        "holds {} (now {}) for {} of a CPU{} (now {})", bytes_words(resident(advice, one.candidate)),
+        bytes_words(resident(advice, advice.current)), glue(cpu(latency ? then.app_cost() : then.cost())),
+        latency ? " of the program's threads" : "", glue(cpu(latency ? now.app_cost() : now.cost())));
     out += wrap(goal_label(one.goal), one.keep ? "stay with the present settings" : change, options.width,
                 label_width);
     if (!one.keep) {
@@ -265,8 +277,8 @@ std::string recommendations_text(const Advice& advice, const TextOptions& option
 
 std::string rhythm_text(const advise::Rhythm& rhythm, const TextOptions& options) {
   std::string text = fmt::format("every {:.1f} s; active memory goes from {} to {}", rhythm.period_s,
-                                 bytes(static_cast<double>(rhythm.low_bytes)),
-                                 bytes(static_cast<double>(rhythm.high_bytes)));
+                                 bytes_words(static_cast<double>(rhythm.low_bytes)),
+                                 bytes_words(static_cast<double>(rhythm.high_bytes)));
   if (rhythm.gives_back_ms) {
     text += fmt::format(
         "; with dirty_decay_ms of {} or less a batch's memory goes back in between, and is faulted "

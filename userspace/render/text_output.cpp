@@ -36,7 +36,7 @@ std::string image_clause(const ledger::ImageInfo& image, pid_t pid) {
 /// "dirty_decay_ms 500", "background_thread on", "5 arenas".
 std::string setting_clause(const std::string& option, const std::string& value) {
   if (option == "narenas") {
-    return glue(escape(value) + " arenas");
+    return glue(escape(value) + (value == "1" ? " arena" : " arenas"));
   }
   const std::string shown = value == "true"    ? "on"
                             : value == "false" ? "off"

@@ -245,9 +245,15 @@ std::string overhead_words(const Account& account) {
   if (!used) {
     return {};
   }
-  const uint64_t beyond = account.rss_bytes - std::min(*used, account.rss_bytes);
-  return fmt::format("RSS minus {} is {}, {} of RSS", account.allocated_bytes ? "allocated" : "active",
-                     glue(human_bytes(beyond)), glue(percent(beyond, account.rss_bytes)));
+  const char* const what = account.allocated_bytes ? "allocated" : "active";
+  if (*used > account.rss_bytes) {
+    return fmt::format(
+        "RSS is {} less than what is {}: at least that much was never touched, or is swapped out",
+        glue(human_bytes(*used - account.rss_bytes)), what);
+  }
+  const uint64_t beyond = account.rss_bytes - *used;
+  return fmt::format("RSS minus {} is {}, {} of RSS", what, glue(human_bytes(beyond)),
+                     glue(percent(beyond, account.rss_bytes)));
 }
 
 std::string muzzy_words(const Account& account) {
@@ -307,6 +313,10 @@ std::string stats_text(const StatsReport& report, const TextOptions& options) {
   };
   labelled("overhead", overhead_words(account));
   labelled("muzzy", muzzy_words(account));
+  if (account.anon_huge_bytes > 0) {
+    labelled("huge pages", fmt::format("{} of RSS, {}", glue(human_bytes(account.anon_huge_bytes)),
+                                       glue(percent(account.anon_huge_bytes, account.rss_bytes))));
+  }
   if (account.swap_bytes > 0) {
     labelled("swap", glue(human_bytes(account.swap_bytes)) + " besides");
   }

@@ -51,16 +51,17 @@ struct Memory {
   uint64_t lazyfree_age_ms = 0;
 };
 
-/// What smaps_rollup is expected to cost before it was ever read: 6 ms per GB of 4K pages, measured in a
-/// virtual machine (2.7 ms elsewhere).
+/// What smaps_rollup is expected to cost before it was ever read: at least 6 ms per GB of 4K pages, and half
+/// as much again as a walk over our own pages takes, per page. Measured: 2.7 to 14 ms per GB, by the machine
+/// and the day.
 std::chrono::nanoseconds expected_rollup_cost(uint64_t rss_bytes);
 
 /// Both, at any price: for who asks once and by hand.
 Result<Memory> memory_now(const ProcRoot& proc, pid_t pid);
 
 /// Samples one process again and again. The first costly read is an advance on the budget where it is
-/// expected to take 25 ms or less (4 GB); a larger process has to wait for it until its share of the time is
-/// saved up.
+/// expected to take 25 ms or less (1 to 4 GB); a larger process has to wait for it until its share of the
+/// time is saved up.
 class Sampler {
  public:
   Sampler(ProcRoot proc, pid_t pid) : proc_(std::move(proc)), pid_(pid) {}

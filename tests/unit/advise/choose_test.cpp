@@ -40,6 +40,13 @@ TEST(Best, memory_takes_the_cheaper_of_what_holds_the_same) {
   EXPECT_EQ(best_for(Goal::memory, typical, {}), 1U);
 }
 
+TEST(Best, memory_is_not_bought_at_any_price) {
+  const std::vector<Price> prices = {
+      {50 * mib, 0.47, 0.47}, {60 * mib, 0.02, 0.02}, {100 * mib, 0.001, 0.001}};
+  EXPECT_EQ(best_for(Goal::memory, prices, 2), 1U);
+  EXPECT_EQ(best_for(Goal::memory, prices, 0), 0U) << "it costs that now";
+}
+
 TEST(Best, latency_takes_the_smaller_of_what_costs_the_same) {
   EXPECT_EQ(best_for(Goal::latency, typical, {}), 2U);
 }

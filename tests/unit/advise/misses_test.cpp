@@ -64,6 +64,23 @@ TEST(Misses, are_unknown_without_counters) {
   EXPECT_FALSE(miss_pages(churning(50, false).arenas[0]));
 }
 
+TEST(Misses, are_unknown_where_the_counters_cannot_be) {
+  Recorder recorder(4096);
+  for (uint64_t i = 1; i < 3; ++i) {
+    ledger::Reading reading;
+    reading.at_ns = i * 10 * ms;
+    ledger::ArenaReading arena{.index = 0};
+    arena.active_pages = 1'000 + i;
+    arena.dirty.pages = arena.muzzy.pages = 0;
+    arena.dirty_decay = {.time_ms = 10'000, .purged_pages = 0};
+    arena.muzzy_decay = {.time_ms = 0, .purged_pages = 0};
+    arena.taken = {.pages = i == 1 ? 0 : ~uint64_t{0}, .extents = i};
+    reading.arenas.push_back(arena);
+    recorder.add(reading);
+  }
+  EXPECT_FALSE(recorder.take().arenas[0].points[1].taken);
+}
+
 TEST(Misses, keep_pages_dirty_and_come_back_by_faults) {
   const Activity activity = churning(50);
   const Outcome never = simulate(activity, {-1, 0, false}, {}, {}, Begin::empty);
@@ -72,6 +89,12 @@ TEST(Misses, keep_pages_dirty_and_come_back_by_faults) {
   const Outcome soon = simulate(activity, {100, 0, false}, {}, {}, Begin::empty);
   EXPECT_LT(soon.mean_resident, never.mean_resident);
   EXPECT_GT(soon.refaulted, 1'000U);
+}
+
+TEST(Misses, of_the_dirty_cache_are_served_by_the_muzzy_one) {
+  const Outcome out = simulate(churning(50), {1'000, -1, false}, {}, {}, Begin::empty);
+  EXPECT_GT(out.lazily_reused, 300U) << "though pages are dirty all the time";
+  EXPECT_LT(out.peak_resident, 1'500U);
 }
 
 TEST(Misses, block_size_is_the_mean_of_what_was_asked_for) {

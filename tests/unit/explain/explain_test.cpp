@@ -170,6 +170,42 @@ TEST(Explain, eager_oversize_stands_before_what_comes_back) {
   EXPECT_NE(evaluation.findings[0].remedy.find("oversize_threshold:0"), std::string::npos);
 }
 
+TEST(Explain, who_pays_does_not_matter_when_the_work_is_undone_at_once) {
+  Inputs in = well();
+  purge(in, JT_PAYER_APP, 100, 16 * mib, 3'000'000);
+  in.refaults->purged_pages = in.refaults->followed_pages = 400'000;
+  in.refaults->within_1s.pages = in.refaults->within_10s.pages = 400'000;
+  const Evaluation evaluation = evaluate(in);
+  ASSERT_EQ(evaluation.findings.size(), 1u);
+  EXPECT_EQ(evaluation.findings[0].id, "PURGE_THRASH");
+}
+
+TEST(Explain, eager_oversize_that_takes_little_time_is_information) {
+  Inputs in = well();
+  purge(in, JT_PAYER_APP, 8, 16 * mib, 500'000);
+  in.work->counters.by_purpose[JT_PURGE_OVERSIZE] = {
+      .calls = 8, .bytes = 128 * mib, .total_ns = 4'000'000, .failed = 0};
+  EXPECT_EQ(first_of(in), "EAGER_OVERSIZE");
+  EXPECT_EQ(evaluate(in).findings[0].severity, ledger::Severity::info);
+  in.window_ns = seconds_ns / 2;
+  EXPECT_EQ(evaluate(in).findings[0].severity, ledger::Severity::warning);
+}
+
+TEST(Explain, what_is_set_already_is_not_advised) {
+  Inputs in = well();
+  purge(in, JT_PAYER_APP, 4, 12 * mib, 500'000);
+  in.work->counters.by_purpose[JT_PURGE_OVERSIZE] = {
+      .calls = 4, .bytes = 48 * mib, .total_ns = 2'000'000, .failed = 0};
+  in.refaults->purged_pages = in.refaults->followed_pages = 400'000;
+  in.refaults->within_1s.pages = in.refaults->within_10s.pages = 400'000;
+  EXPECT_EQ(first_of(in), "PURGE_THRASH");
+  EXPECT_FALSE(evaluate(in).findings[0].settings.empty());
+  in.conf["oversize_threshold"].value = "0";
+  in.version = {5, 3, 0};
+  EXPECT_TRUE(evaluate(in).findings[0].settings.empty());
+  EXPECT_NE(evaluate(in).findings[0].remedy.find("upgrade to 5.3.1"), std::string::npos);
+}
+
 TEST(Explain, application_threads_pay_when_their_calls_are_long) {
   Inputs in = well();
   purge(in, JT_PAYER_APP, 100, 16 * mib, 3'000'000);

@@ -536,6 +536,22 @@ By jemalloc's books. THREADS: assigned to it. DECAY: of dirty/of muzzy pages.
 )");
 }
 
+TEST_F(Text, stats_name_huge_pages_where_there_are_any) {
+  StatsReport report = samples::stats_report();
+  report.account.anon_huge_bytes = 320 * samples::mib;
+  EXPECT_NE(print([&](Output& out) { out.stats(report); }).find("huge pages 320 MB of RSS, 10 %\n"),
+            std::string::npos);
+}
+
+TEST_F(Text, stats_do_not_call_it_overhead_when_less_is_resident_than_allocated) {
+  StatsReport report = samples::stats_report();
+  report.account.allocated_bytes = report.account.rss_bytes + 100 * samples::mib;
+  EXPECT_NE(print([&](Output& out) {
+              out.stats(report);
+            }).find("overhead   RSS is 100 MB less than what is allocated:"),
+            std::string::npos);
+}
+
 TEST(Words, percent_does_not_round_to_none_or_all) {
   EXPECT_EQ(percent(0, 1000), "0 %");
   EXPECT_EQ(percent(1, 1000), "<1 %");
