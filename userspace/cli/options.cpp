@@ -8,6 +8,7 @@
 #include <charconv>
 #include <cstring>
 
+#include "cli/examples.hpp"
 #include "util/text.hpp"
 
 namespace jemtrace::cli {
@@ -17,19 +18,6 @@ constexpr const char* description =
     "jemtrace shows, for every process that uses jemalloc, which memory goes back to the kernel, when, why, "
     "what it "
     "costs and who pays. It changes nothing in the process and needs no restart.";
-
-constexpr const char* footer =
-    "Examples:\n"
-    "  jemtrace -p 4242 -d 30s          one process, for 30 seconds\n"
-    "  jemtrace                         every jemalloc process on this host, until Ctrl-C\n"
-    "  jemtrace -n 'redis*' -f json     by name, as NDJSON\n"
-    "  jemtrace -- ./server --flag      start a command and trace it from exec to exit\n"
-    "  jemtrace stats -p 4242           where its memory is now, with or without a trace\n"
-    "  jemtrace diagnose -p 4242        what is wrong, and what to set\n"
-    "  jemtrace advise -p 4242          what other decay settings would hold and cost\n"
-    "  jemtrace check                   what this host allows\n\n"
-    "Exit status: 0 ok; 1 failure; 2 usage; 3 nothing selected uses jemalloc; 77 this host cannot trace;\n"
-    "with -- CMD, its own; with --strict, 4 if something was lost. See jemtrace(8).";
 
 /// As the user typed them; checked once parsing is done.
 struct Raw {
@@ -171,7 +159,7 @@ Parsed parse(int argc, const char* const* argv) {
 
   Raw raw;
   CLI::App app(description, "jemtrace");
-  app.footer(footer);
+  app.footer(help_footer(""));
   app.set_version_flag("-V,--version", "jemtrace " JEMTRACE_VERSION);
   add_selection(app, raw);
   add_format(app, raw);
@@ -235,6 +223,9 @@ Parsed parse(int argc, const char* const* argv) {
       app.add_subcommand("check", "what this host allows, and what to do about what it does not");
   add_format(*host, raw);
   host->add_flag("-v,--verbose", raw.verbose, "print what the kernel said");
+  for (CLI::App* verb : app.get_subcommands({})) {
+    verb->footer(help_footer(verb->get_name()));
+  }
   app.require_subcommand(0, 1);
 
   try {

@@ -2,12 +2,57 @@
 
 #include <gtest/gtest.h>
 
+#include <sstream>
+#include <utility>
+
+#include "cli/examples.hpp"
+
 namespace jemtrace::cli {
 namespace {
 
 Parsed parse_line(std::vector<const char*> args) {
   args.insert(args.begin(), "jemtrace");
   return parse(static_cast<int>(args.size()), args.data());
+}
+
+/// What a shell makes of one line, single quotes and no more.
+std::vector<std::string> words(std::string line) {
+  std::vector<std::string> out;
+  std::string word;
+  bool quoted = false;
+  for (const char c : line + ' ') {
+    if (c == '\'') {
+      quoted = !quoted;
+    } else if (c != ' ' || quoted) {
+      word += c;
+    } else if (!word.empty()) {
+      out.push_back(std::exchange(word, {}));
+    }
+  }
+  return out;
+}
+
+TEST(ParseOptions, takes_the_examples_that_help_gives) {
+  size_t examples = 0;
+  for (const std::string verb :
+       {"", "list", "image", "stats", "prof", "diagnose", "merge", "serve", "advise", "sweep", "check"}) {
+    std::istringstream lines(help_footer(verb));
+    for (std::string line; std::getline(lines, line);) {
+      if (!line.starts_with("  jemtrace")) {
+        continue;
+      }
+      EXPECT_LE(line.size(), 80U) << line;
+      line = line.substr(2, std::min(line.find("   ", 2), line.find(';')) - 2);
+      const std::vector<std::string> parts = words(line);
+      std::vector<const char*> args;
+      for (size_t i = 1; i < parts.size(); ++i) {
+        args.push_back(parts[i].c_str());
+      }
+      EXPECT_TRUE(parse_line(args).options) << line << ": " << parse_line(args).text;
+      ++examples;
+    }
+  }
+  EXPECT_GT(examples, 25U);
 }
 
 TEST(ParseOptions, without_any_traces_everything) {
