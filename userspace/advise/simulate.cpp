@@ -66,7 +66,7 @@ struct Arena {
   double oversize_rest = 0, past_dirty_rest = 0, past_muzzy_rest = 0;
   size_t next = 0;  // of its points
   // While its pages move from one point to the next:
-  bool had_chance = false;
+  bool had_chance = false, purges_all = false;
   uint64_t moves_from = 0, moves_to = 0, takes = 0;
 };
 
@@ -170,6 +170,8 @@ class Simulation {
         arena.moves_from = arena.active;
         arena.moves_to = points[arena.next].active;
         arena.takes = arena.next == 0 ? 0 : taken_between(points[arena.next - 1], points[arena.next]);
+        arena.purges_all =
+            arena.next > 0 && purged_all(*arena.from, points[arena.next - 1], points[arena.next]);
         arena.next += 1;
         moving_.push_back(&arena);
       }
@@ -189,6 +191,11 @@ class Simulation {
         const uint64_t takes = arena->takes * piece / pieces - arena->takes * (piece - 1) / pieces;
         move_to(*arena, static_cast<uint64_t>(std::llround(target)), takes);
         arena->had_chance |= try_tick(*arena, at, now, length / pieces);
+      }
+    }
+    for (Arena* arena : moving_) {
+      if (arena->purges_all) {
+        purge_all(*arena);
       }
     }
     for (Arena& arena : arenas_) {
@@ -316,6 +323,13 @@ class Simulation {
       stalls_.add(extents == 0 ? 0 : ns / static_cast<double>(extents), extents);
     }
     return ns;
+  }
+
+  /// arena.<i>.purge, on a thread of the program: past the muzzy state.
+  void purge_all(Arena& arena) {
+    arena.dirty += arena.muzzy;
+    arena.muzzy = 0;
+    purge(arena, arena.dirty, false, false);
   }
 
   void away(Arena& arena, uint64_t pages) {
