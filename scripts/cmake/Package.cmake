@@ -20,7 +20,7 @@ install(FILES ${packaging}/completions/jemtrace.bash
 install(FILES ${packaging}/completions/_jemtrace DESTINATION ${CMAKE_INSTALL_DATADIR}/zsh/vendor-completions)
 install(FILES ${packaging}/completions/jemtrace.fish DESTINATION ${CMAKE_INSTALL_DATADIR}/fish/vendor_completions.d)
 # Where systemd, sysctl and dpkg look, whatever the prefix is called.
-install(FILES ${packaging}/systemd/jemtrace.service DESTINATION lib/systemd/system)
+install(FILES ${packaging}/systemd/jemtrace.service ${packaging}/systemd/jemtrace.socket DESTINATION lib/systemd/system)
 install(FILES ${packaging}/prometheus/rules.yml ${packaging}/grafana/jemtrace.json
   DESTINATION ${CMAKE_INSTALL_DATADIR}/jemtrace)
 

@@ -3,91 +3,21 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <fstream>
 
-#include "live.hpp"
+#include "held.hpp"
 
 namespace jemtrace::live {
 namespace {
 
-constexpr uint64_t mib = uint64_t{1} << 20;
-
-/// The workload `held`, standing still in a state.
-class Held {
- public:
-  Held(const std::string& program, const std::string& state, const std::string& conf,
-       const Strings& wrapper = {})
-      : process_(with(wrapper, {workload(program), "state=" + state}),
-                 {.environment = {{"MALLOC_CONF", "narenas:1," + conf}}, .with_stdin = true}) {
-    process_.wait_for_out("done=held", 30s);
-    truth_.emplace(parse_block(process_.out()));
-  }
-
-  pid_t pid() const { return process_.pid(); }
-  uint64_t truth(const std::string& key) const { return truth_->number(key); }
-
-  Json stats() const {
-    const Outcome outcome = run_jemtrace({"stats", "-f", "json", "-p", std::to_string(pid())});
-    if (outcome.status != 0) {
-      throw std::runtime_error("jemtrace stats: " + outcome.err);
-    }
-    return Json::parse(outcome.out);
-  }
-
- private:
-  static Strings with(Strings wrapper, const Strings& command) {
-    wrapper.insert(wrapper.end(), command.begin(), command.end());
-    return wrapper;
-  }
-
-  Process process_;
-  std::optional<Block> truth_;
-};
-
-uint64_t smaps_rollup(pid_t pid, const std::string& field) {
-  std::ifstream file("/proc/" + std::to_string(pid) + "/smaps_rollup");
-  for (std::string name; file >> name;) {
-    uint64_t kilobytes = 0;
-    if (name == field && file >> kilobytes) {
-      return kilobytes * 1024;
-    }
-  }
-  throw std::runtime_error("no " + field + " in smaps_rollup");
-}
-
 uint64_t part(const Json& stats, const std::string& name) {
   return stats.at("account").at("resident").at(name + "_bytes").get<uint64_t>();
-}
-
-/// Within 1 % or 1 MB of what the kernel says, and not further from it than the printed bound.
-void expect_sums_to_rss(const Json& stats, pid_t pid) {
-  const Json& account = stats.at("account");
-  uint64_t sum = 0;
-  for (const auto& [name, bytes] : account.at("resident").items()) {
-    sum += bytes.get<uint64_t>();
-  }
-  const uint64_t rss = smaps_rollup(pid, "Rss:");
-  const auto off = [](uint64_t a, uint64_t b) { return a > b ? a - b : b - a; };
-  EXPECT_LE(off(sum, rss), std::max(mib, rss / 100)) << stats.dump(1);
-  EXPECT_LE(off(account.at("rss_bytes"), rss), std::max(mib, rss / 100));
-  EXPECT_LE(std::abs(account.at("unexplained_bytes").get<int64_t>()),
-            account.at("bound_bytes").get<int64_t>());
 }
 
 void expect_near(uint64_t value, uint64_t expected, const char* what, const Json& stats) {
   const uint64_t slack = std::max(mib, expected / 50);
   EXPECT_GE(value + slack, expected) << what << stats.dump(1);
   EXPECT_LE(value, expected + slack) << what << stats.dump(1);
-}
-
-/// jemalloc's side of the account is what the workload read itself.
-void expect_equals_mallctl(const Json& stats, const Held& held) {
-  const Json& states = stats.at("reading").at("states");
-  EXPECT_EQ(states.at("active_bytes"), held.truth("active"));
-  EXPECT_EQ(states.at("dirty_bytes"), held.truth("pdirty") * 4096);
-  EXPECT_EQ(states.at("muzzy_bytes"), held.truth("pmuzzy") * 4096);
-  EXPECT_EQ(states.at("retained_bytes"), held.truth("retained"));
 }
 
 class Stats : public LiveTest, public ::testing::WithParamInterface<std::string> {

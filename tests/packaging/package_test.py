@@ -45,6 +45,7 @@ class Package(unittest.TestCase):
     def test_has_program_manual_unit_and_completions(self):
         self.assertRegex(self.deb.name, r"^jemtrace_\d+\.\d+\.\d+-1_[a-z0-9]+\.deb$")
         for path in ("usr/sbin/jemtrace", "usr/share/man/man8/jemtrace.8.gz", "usr/lib/systemd/system/jemtrace.service",
+                     "usr/lib/systemd/system/jemtrace.socket",
                      "usr/share/bash-completion/completions/jemtrace", "usr/share/zsh/vendor-completions/_jemtrace",
                      "usr/share/fish/vendor_completions.d/jemtrace.fish", "usr/share/doc/jemtrace/copyright",
                      "usr/share/doc/jemtrace/changelog.Debian.gz", "usr/share/jemtrace/rules.yml",
@@ -85,7 +86,9 @@ class Package(unittest.TestCase):
         text = unit.read_text().replace("/usr/sbin/jemtrace", str(self.root / "usr/sbin/jemtrace"))
         copy = pathlib.Path(self.folder.name) / "jemtrace.service"
         copy.write_text(text)
-        verified = run("systemd-analyze", "verify", "--man=no", copy)
+        port = pathlib.Path(self.folder.name) / "jemtrace.socket"
+        port.write_text(unit.with_suffix(".socket").read_text())
+        verified = run("systemd-analyze", "verify", "--man=no", copy, port)
         self.assertEqual((verified.returncode, verified.stdout + verified.stderr), (0, ""))
         # 100 times the exposure: 10 for a unit that forbids nothing, 0 for one that forbids all.
         secured = run("systemd-analyze", "security", "--offline=true", "--threshold=30", copy)

@@ -11,11 +11,13 @@
 //   state=locked      dirty blocks purged while all memory is locked
 //   state=forked      lazily freed blocks, and a forked child that sleeps
 //   state=sprawl      dirty blocks in 32 arenas (run with narenas:32), each of a thread that is idle now
-//   state=mappings    blocks of 16 KiB, of which every second is unmapped (run with retain:false, no decay)
-//   state=virtual     retained memory that was never touched
-// A line on stdin makes it do something more: `grow` takes memory until somebody stops it; `collapse` makes
-// huge pages of what is there, as khugepaged does. What of the blocks stays has a pattern in it; at the end
-// `intact=` says whether it still has.
+//   state=mappings    `count` blocks of 16 KiB, of which every second is unmapped (run with retain:false, no
+//   decay) state=virtual     retained memory that was never touched state=arenas      `count` more arenas,
+//   each with active and dirty pages
+// A line on stdin makes it do something more: `grow` takes memory until somebody stops it; `churn` takes it
+// and gives it back without end; `collapse` makes huge pages of what is there, as khugepaged does; `unmap
+// ADDRESS` takes a page away. What of the blocks stays has a pattern in it; at the end `intact=` says whether
+// it still has.
 #include <jemalloc/jemalloc.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -202,13 +204,37 @@ void cut_mappings(uint64_t count) {
   }
 }
 
+void make_arenas(uint64_t count) {
+  for (uint64_t i = 0; i < count; i++) {
+    const int flags = static_cast<int>(MALLOCX_ARENA(workload::create_arena(mallctl)) | MALLOCX_TCACHE_NONE);
+    void* const stays = mallocx(4096, flags);
+    void* const goes = mallocx(4096, flags);
+    workload::touch(stays, 4096);
+    workload::touch(goes, 4096);
+    dallocx(goes, flags);
+  }
+}
+
+/// Some of it resident for a moment, some of it never.
+[[noreturn]] void churn() {
+  constexpr size_t large = size_t{4} << 30;
+  for (;;) {
+    void* const mapped = mmap(nullptr, large, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void* const block = malloc(block_size * 48);
+    workload::touch(block, block_size * 48);
+    free(block);
+    workload::purge(mallctl);
+    munmap(mapped, large);
+  }
+}
+
 [[noreturn]] void grow() {
   for (;;) {
     workload::touch(malloc(block_size), block_size);
   }
 }
 
-void bring_into(std::string_view state, uint64_t bytes, uint64_t keep) {
+void bring_into(std::string_view state, uint64_t bytes, uint64_t keep, uint64_t count) {
   if (state == "fragmented") {
     fragment(bytes, keep);
   } else if (state == "oversize") {
@@ -225,7 +251,9 @@ void bring_into(std::string_view state, uint64_t bytes, uint64_t keep) {
   } else if (state == "sprawl") {
     fill_arenas(bytes);
   } else if (state == "mappings") {
-    cut_mappings(72'000);
+    cut_mappings(count);
+  } else if (state == "arenas") {
+    make_arenas(count);
   } else if (state == "virtual") {
     void* never_touched = malloc(bytes);
     workload::touch(never_touched, 1);  // or the compiler leaves out both
@@ -259,8 +287,11 @@ void bring_into(std::string_view state, uint64_t bytes, uint64_t keep) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  const workload::Args args(argc, argv, {{"state", "dirty"}, {"mib", "64"}, {"keep", "4"}});
-  bring_into(args.text("state"), args.number("mib") << 20, args.number("keep"));
+  const workload::Args args(argc, argv,
+                            {{"state", "dirty"}, {"mib", "64"}, {"keep", "4"}, {"count", "72000"}});
+  std::string line;
+  line.reserve(128);  // nothing is allocated once jemalloc's numbers are read
+  bring_into(args.text("state"), args.number("mib") << 20, args.number("keep"), args.number("count"));
   mallctl("thread.tcache.flush", nullptr, nullptr, nullptr, 0);
   uint64_t epoch = 1;
   mallctl("epoch", nullptr, nullptr, &epoch, sizeof epoch);
@@ -276,7 +307,6 @@ int main(int argc, char** argv) {
       .add("filled_pages", filled_pages)
       .add("done", "held")
       .write();
-  std::string line;
   for (char byte = 0; read(STDIN_FILENO, &byte, 1) > 0;) {
     if (byte != '\n') {
       line += byte;
@@ -284,6 +314,12 @@ int main(int argc, char** argv) {
     }
     if (line == "grow") {
       grow();
+    } else if (line == "churn") {
+      churn();
+    } else if (line.starts_with("unmap ")) {
+      // An address of this process. NOLINTNEXTLINE(performance-no-int-to-ptr)
+      munmap(reinterpret_cast<void*>(strtoull(line.c_str() + 6, nullptr, 16) / 4096 * 4096), 4096);
+      workload::Report().add("done", "unmapped").write();
     } else if (line == "collapse" && blocks != nullptr) {
       blocks->collapse_all();
     }

@@ -82,7 +82,7 @@ class Simulation {
   Outcome run(Begin begin) {
     begin_ns_ = activity_.times_ns.front();
     make_arenas(begin);
-    const uint64_t span = activity_.span_ns();
+    const uint64_t span = std::max<uint64_t>(activity_.span_ns(), 1);
     const unsigned passes =
         begin != Begin::settled
             ? 1
@@ -93,7 +93,7 @@ class Simulation {
         forget();
       }
       // A step of the length of one reading joins the end to the beginning.
-      const uint64_t joint = pass == 0 ? 0 : span / (activity_.times_ns.size() - 1);
+      const uint64_t joint = pass == 0 ? 0 : span / std::max<size_t>(activity_.times_ns.size() - 1, 1);
       play(pass * span + (pass > 0 ? pass * joint : 0), joint);
     }
     integrate(last_ns_);
@@ -128,7 +128,7 @@ class Simulation {
         }
       }
       total_ += arena.active + arena.dirty + arena.muzzy;
-      arenas_.push_back(std::move(arena));
+      arenas_.push_back(arena);
     }
     if (settings_.background) {
       std::map<uint32_t, Thread> threads;

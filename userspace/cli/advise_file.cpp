@@ -129,6 +129,7 @@ advise::Input from_series(const json& line) {
 }
 
 /// What a trace says of one process.
+// NOLINTNEXTLINE(bugprone-exception-escape): moving JSON does not throw, it asserts.
 struct Traced {
   json target, summary;
   std::vector<json> intervals;

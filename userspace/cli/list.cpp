@@ -28,8 +28,7 @@ Result<int> list(const Options& options) {
   results->out().list(rows);
   TRY(results->finish());
   if (rows.empty()) {
-    return fail(Errc::no_target, "nothing selected uses jemalloc",
-                found.unreadable > 0 ? "some processes could not be read: run as root" : "");
+    return tl::unexpected(found.nothing());
   }
   return exit_status::ok;
 }

@@ -44,8 +44,7 @@ Result<int> stats(const Options& options) {
   }
   TRY(results->finish());
   if (printed == 0) {
-    return fail(Errc::no_target, "nothing selected uses jemalloc",
-                "jemtrace list shows the processes that do");
+    return tl::unexpected(found.nothing());
   }
   return exit_status::ok;
 }

@@ -139,17 +139,26 @@ Status Images::announce(const jt_file& name, const TracedImage* image, uint64_t 
   return bpf_->set_file(name, info);
 }
 
-/// A file that cannot be read or parsed is no reason to lose the others: it counts as holding no jemalloc.
-locate::Located Images::look_inside(int file, bool regular, const std::string& path) {
-  constexpr size_t max_refused = 100;
+Result<locate::Located> Images::find_inside(int file, bool regular, const std::string& path) {
   if (auto known = regular && !rebuild_ ? locator_.recall(file, path) : std::nullopt) {
     return std::move(*known);
   }
   const auto may_hold = regular ? locate::may_hold_jemalloc(file) : Result<bool>(false);
   if (!may_hold || !*may_hold) {
-    return {};
+    return locate::Located{};
   }
-  auto located = locator_.locate(file, path, rebuild_);
+  return locator_.locate(file, path, rebuild_);
+}
+
+/// A file that cannot be read or parsed is no reason to lose the others: it counts as holding no jemalloc.
+locate::Located Images::look_inside(int file, bool regular, const std::string& path) {
+  constexpr size_t max_refused = 100;
+  auto located = find_inside(file, regular, path);
+  if (located && located->image && located->image->text.size == 0) {
+    const locate::Image& image = *located->image;
+    located = fail(Errc::unsupported, fmt::format("jemalloc {}: {}", image.version.text,
+                                                  image.notes.empty() ? path : image.notes.back()));
+  }
   if (!located) {
     if (refused_.size() < max_refused) {
       refused_.push_back(escape(located.error().message()));

@@ -89,6 +89,7 @@ class Images {
   static jt_image kernel_view(const TracedImage& traced);
   Status announce(const jt_file& name, const TracedImage* image, uint64_t file_size);
 
+  Result<locate::Located> find_inside(int file, bool regular, const std::string& path);
   locate::Located look_inside(int file, bool regular, const std::string& path);
 
   attach::BpfObject* bpf_;

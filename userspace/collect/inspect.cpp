@@ -44,6 +44,15 @@ Result<Target> target_with_images(const ProcRoot& proc, pid_t pid, Images& image
 
 }  // namespace
 
+Error Inspection::nothing() const {
+  if (!images->refused().empty()) {
+    return {Errc::no_target, "nothing selected uses a jemalloc that can be read", 0, ""};
+  }
+  return {Errc::no_target, "nothing selected uses jemalloc", 0,
+          unreadable > 0 ? "some processes could not be read: run as root"
+                         : "jemtrace list shows the processes that do"};
+}
+
 Result<Inspection> inspect(const ProcRoot& proc, const discover::Selection& selection) {
   Inspection out;
   out.images = std::make_shared<Images>(nullptr);

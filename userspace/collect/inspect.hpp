@@ -26,6 +26,7 @@ struct Inspection {
   std::vector<Inspected> processes;  // that use jemalloc, by pid
   size_t unreadable = 0;             // processes whose mappings we may not read
   std::vector<std::string> notes;
+  [[nodiscard]] Error nothing() const;  // what to say when there are no processes
 };
 
 /// Which of the selected processes use jemalloc, and how. A pid that was asked for and does not exist is an

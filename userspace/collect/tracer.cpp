@@ -168,6 +168,10 @@ Status Tracer::scan_process(pid_t pid, bool required) {
     if (required && discover::has_ended(proc_, process)) {
       return fail(Errc::gone, fmt::format("pid {} ({}) has ended", pid, escape(process.comm)));
     }
+    if (required && !images_.refused().empty()) {
+      return fail(Errc::no_target, fmt::format("pid {} ({}) uses no jemalloc that can be traced: {}", pid,
+                                               escape(process.comm), images_.refused().back()));
+    }
     if (required) {
       return fail(Errc::no_target,
                   fmt::format("pid {} ({}) does not use jemalloc", pid, escape(process.comm)),

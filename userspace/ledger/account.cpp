@@ -112,7 +112,7 @@ class Maker {
   Account make() {
     out_.rss_bytes = seen_.rss_after_bytes;
     out_.lazyfree_lag_bytes = seen_.lazyfree_lag_bytes;
-    out_.bound_bytes = difference(seen_.rss_before_bytes, seen_.rss_after_bytes) + seen_.rss_lag_bytes;
+    out_.bound_bytes = moved_rss() + seen_.rss_lag_bytes;
     if (seen_.before) {
       take_books(*seen_.before);
       take_jemalloc(*seen_.before);
@@ -134,6 +134,17 @@ class Maker {
 
  private:
   void set(Part part, uint64_t bytes) { out_.resident[static_cast<size_t>(part)] = bytes; }
+
+  /// How far RSS was seen to move: before, in the mappings, and after. Of a process that takes memory and
+  /// gives it back in between, the first and the last may be alike.
+  [[nodiscard]] uint64_t moved_rss() const {
+    uint64_t mapped = 0;
+    for (const Vma& vma : seen_.vmas) {
+      mapped += vma.rss_bytes;
+    }
+    const auto [least, most] = std::minmax({seen_.rss_before_bytes, mapped, seen_.rss_after_bytes});
+    return most - least;
+  }
 
   void take_books(const Reading& reading) {
     const Reading::Total total = reading.total(seen_.page_bytes);

@@ -119,6 +119,9 @@ Status ElfFile::load_headers(void* handle) {
   if (ident == nullptr || ident_size < EI_NIDENT) {
     return malformed(path_, "no identification");
   }
+  if (ident[EI_CLASS] == ELFCLASS32) {
+    return fail(Errc::unsupported, path_ + " is a 32-bit ELF file");
+  }
   if (ident[EI_CLASS] != ELFCLASS64 || ident[EI_DATA] != ELFDATA2LSB) {
     return fail(Errc::unsupported, path_ + " is not a 64-bit little-endian ELF file");
   }

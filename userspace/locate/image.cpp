@@ -377,14 +377,16 @@ bool wants_symbols(const ElfFile& file, Family family, Image& image) {
   return true;
 }
 
-/// A file that is no 64-bit little-endian ELF: the strings have to do.
+/// A file that is no 64-bit little-endian ELF: the strings have to do. Its text stays empty: system calls of
+/// 32-bit programs pass no tracepoint (ARCH_TRACE_IGNORE_COMPAT_SYSCALLS), so nothing is known of its
+/// processes.
 std::optional<Image> analyse_strings_only(const Strings& strings, const std::string& why) {
   Image image;
   describe_version(strings, image);
   if (!image.version.known()) {
     return std::nullopt;
   }
-  image.notes.push_back(why + ": only its system calls are shown");
+  image.notes.push_back(why + ", whose processes are neither traced nor read");
   return image;
 }
 

@@ -128,6 +128,12 @@ Accounts::Target& Accounts::target_of(const ledger::TargetInfo& info, uint64_t n
   }
   Target& target = targets_[key];
   target.labels = std::make_shared<const Labels>(std::move(labels));
+  if (info.container) {
+    target.container = {{"container", label_value(info.container->id)}};
+    if (!info.container->pod_uid.empty()) {
+      target.container.push_back({"pod_uid", label_value(info.container->pod_uid)});
+    }
+  }
   target.start_unix_ns = unix_ns();
   return target;
 }
@@ -307,7 +313,9 @@ void Accounts::expose_target(Families& out, const Target& target, const Work& wo
   }
   add(out.processes, static_cast<double>(processes.size()));
   for (const auto& [version, tier, linkage] : target.images) {
-    add(out.info, 1, {{"version", version}, {"tier", tier}, {"linkage", linkage}});
+    Labels labels{{"version", version}, {"tier", tier}, {"linkage", linkage}};
+    labels.insert(labels.end(), target.container.begin(), target.container.end());
+    add(out.info, 1, std::move(labels));
   }
   if (processes.empty()) {
     return;

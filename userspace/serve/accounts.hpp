@@ -102,6 +102,7 @@ class Accounts {
   /// One set of labels.
   struct Target {
     std::shared_ptr<const Labels> labels;
+    Labels container;  // and pod, as the cgroup tells; empty: in none
     int64_t start_unix_ns = 0;
     Work ended;
     size_t live = 0;

@@ -90,7 +90,13 @@ Result<std::vector<pid_t>> ProcRoot::pids() const {
 }
 
 Result<std::string> ProcRoot::read(pid_t pid, const std::string& name, size_t limit) const {
-  return read_file(of(pid, name), limit);
+  auto text = read_file(of(pid, name), limit);
+  if (!text && text.error().code == Errc::denied && text.error().hint.empty()) {
+    text.error().hint =
+        "this needs root or CAP_SYS_PTRACE in the process's user namespace, and no security module that "
+        "forbids it";
+  }
+  return text;
 }
 
 Result<std::string> ProcRoot::link(pid_t pid, const std::string& name) const {

@@ -131,6 +131,15 @@ TEST(Account, what_moved_while_reading_is_the_bound) {
   EXPECT_EQ(account.unexplained_bytes, static_cast<int64_t>(7 * mib));
 }
 
+// RSS before and after may be alike when a target takes memory and gives it back between them.
+TEST(Account, what_came_and_went_between_is_in_the_bound) {
+  Observation seen = typical();
+  seen.vmas.push_back(vma(Vma::Kind::anonymous, base + 8000 * mib, 64, 40));
+  const Account account = make_account(seen);
+  EXPECT_EQ(account.unexplained_bytes, -static_cast<int64_t>(40 * mib));
+  EXPECT_EQ(account.bound_bytes, 40 * mib);
+}
+
 TEST(Account, read_only_once_the_bound_says_that_it_is_incomplete) {
   Observation seen = typical();
   seen.after.reset();

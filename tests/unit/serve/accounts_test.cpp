@@ -69,6 +69,22 @@ TEST(Accounts, what_a_process_did_stays_counted_when_it_has_ended) {
   EXPECT_THAT(after, HasSubstr("jemtrace_target_processes{name=\"redis\",cgroup=\"/app\"} 1\n"));
 }
 
+TEST(Accounts, info_names_the_container_and_the_pod) {
+  Accounts accounts({});
+  ledger::TargetInfo in_pod = process("redis", "/kubepods/pod7/x");
+  in_pod.container = {"containerd", "0123456789ab", "0f4c2d1e-1"};
+  accounts.begin(1, in_pod, 0);
+  ledger::TargetInfo in_docker = process("redis", "/docker/x");
+  in_docker.container = {"docker", "ba9876543210", ""};
+  accounts.begin(2, in_docker, 0);
+  accounts.begin(3, process("redis", "/user"), 0);
+  const std::string all = text(accounts, {});
+  const std::string image = "version=\"5.3.0\",tier=\"recovered\",linkage=\"shared\"";
+  EXPECT_THAT(all, HasSubstr(image + ",container=\"0123456789ab\",pod_uid=\"0f4c2d1e-1\"} 1\n"));
+  EXPECT_THAT(all, HasSubstr(image + ",container=\"ba9876543210\"} 1\n"));
+  EXPECT_THAT(all, HasSubstr(image + "} 1\n"));
+}
+
 TEST(Accounts, targets_beyond_the_limit_are_folded_into_other) {
   Accounts accounts({.max_targets = 1});
   accounts.begin(1, process("a"), 0);
