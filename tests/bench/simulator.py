@@ -3,6 +3,7 @@
 
 The bounds: mean resident bytes within 10 %, refaulted pages within 15 % (of the larger of both; fewer than 4096 pages are
 no error), and the setting that it would choose is among the best two that were measured. Exit status 1: not met.
+--keep DIR keeps what was recorded and measured; with it there, only the predictions are made anew.
 """
 
 import json
@@ -24,22 +25,46 @@ BYTES_PER_CPU = 4 << 30  # what `balanced` takes a CPU to be worth
 CANNOT_TELL = {"memory": 1 << 20, "balanced": 0.001, "latency": 0.001}
 
 
-def sweep(arguments, shape):
-    """The trials of one sweep, from FILE.ndjson in --keep when it is there."""
-    kept = os.path.join(arguments.keep, shape + ".ndjson") if arguments.keep else None
-    if not (kept and os.path.exists(kept)):
-        with tempfile.NamedTemporaryFile(prefix="jemtrace-bench-") as file:
-            path = kept or file.name
-            command = [arguments.jemtrace, "sweep", "-f", "json", "--series", "-o", path, "--repeat", str(arguments.repeat)]
-            command += ["--grid", arguments.grid] if arguments.grid else []
-            command += ["--", os.path.join(arguments.workloads, "shapes"), "shape=" + shape]
-            command += [f"{key}={value}" for key, value in SHAPES[shape].items()]
-            print(f"{shape}: {' '.join(command[command.index('--') + 2:])}", file=sys.stderr)
-            subprocess.run(command, check=True, env={**os.environ, "MALLOC_CONF": arguments.conf})
-            with open(path) as lines:
-                return [json.loads(line) for line in lines]
-    with open(kept) as lines:
-        return [json.loads(line) for line in lines]
+def sweep(arguments, shape, path):
+    command = [arguments.jemtrace, "sweep", "-f", "json", "--series", "-o", path, "--repeat", str(arguments.repeat)]
+    command += ["--grid", arguments.grid] if arguments.grid else []
+    command += ["--", os.path.join(arguments.workloads, "shapes"), "shape=" + shape]
+    command += [f"{key}={value}" for key, value in SHAPES[shape].items()]
+    print(" ".join(command[command.index("--") + 1:]), file=sys.stderr)
+    subprocess.run(command, check=True, env={**os.environ, "MALLOC_CONF": arguments.conf})
+
+
+def key(trial):
+    return trial["dirty_decay_ms"], trial["muzzy_decay_ms"], trial["background_thread"]
+
+
+def predict_again(arguments, path, trials):
+    """By this jemtrace, from what was recorded."""
+    candidates = {}
+    for muzzy in {trial["muzzy_decay_ms"] for trial in trials}:  # a grid with several leaves out what makes no difference
+        dirty = ",".join({str(trial["dirty_decay_ms"]) for trial in trials})
+        output = subprocess.run([arguments.jemtrace, "advise", path, "-f", "json", "--grid", f"dirty={dirty} muzzy={muzzy} bg=off,on"],
+                                check=True, capture_output=True, text=True).stdout
+        advice = next(line for line in map(json.loads, output.splitlines()) if line["type"] == "advice")
+        candidates.update((key(candidate), candidate) for candidate in advice["candidates"])
+    for trial in trials:
+        predicted, candidate = trial["predicted"], candidates[key(trial)]
+        predicted.update(candidate, refaulted_pages=round(candidate["refaulted_pages_per_s"] * predicted["seconds"]))
+
+
+def measure(arguments, shape):
+    """The trials of one sweep, and what a fault costs. What --keep has is not run again."""
+    with tempfile.TemporaryDirectory(prefix="jemtrace-bench-") as directory:
+        path = os.path.join(arguments.keep or directory, shape + ".ndjson")
+        kept = os.path.exists(path)
+        if not kept:
+            sweep(arguments, shape, path)
+        with open(path) as file:
+            lines = [json.loads(line) for line in file]
+        trials = [line for line in lines if line["type"] == "trial"]
+        if kept:
+            predict_again(arguments, path, trials)
+        return trials, next(line for line in lines if line["type"] == "series")["costs"]["refault_ns_per_page"]
 
 
 def off(a, b):
@@ -96,9 +121,7 @@ def main():
                                       shapes=",".join(SHAPES))
     table, ranks, good = [], [], True
     for shape in arguments.shapes.split(","):
-        lines = sweep(arguments, shape)
-        trials = [line for line in lines if line["type"] == "trial"]
-        fault_ns = next(line for line in lines if line["type"] == "series")["costs"]["refault_ns_per_page"]
+        trials, fault_ns = measure(arguments, shape)
         for into, (rows, within) in ((table, compare(shape, trials)), (ranks, choices(shape, trials, fault_ns))):
             into += rows
             good &= within

@@ -11,9 +11,9 @@
 //   state=locked      dirty blocks purged while all memory is locked
 //   state=forked      lazily freed blocks, and a forked child that sleeps
 //   state=sprawl      dirty blocks in 32 arenas (run with narenas:32), each of a thread that is idle now
-//   state=mappings    `count` blocks of 16 KiB, of which every second is unmapped (run with retain:false, no
-//   decay) state=virtual     retained memory that was never touched state=arenas      `count` more arenas,
-//   each with active and dirty pages
+//   state=mappings    `count` blocks of 16 KiB, every second unmapped (run with retain:false, no decay)
+//   state=virtual     retained memory that was never touched
+//   state=arenas      `count` more arenas, each with active and dirty pages
 // A line on stdin makes it do something more: `grow` takes memory until somebody stops it; `churn` takes it
 // and gives it back without end; `collapse` makes huge pages of what is there, as khugepaged does; `unmap
 // ADDRESS` takes a page away. What of the blocks stays has a pattern in it; at the end `intact=` says whether

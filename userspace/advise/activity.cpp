@@ -90,6 +90,12 @@ uint64_t freed_between(const Point& before, const Point& now) {
   return before.active + taken_between(before, now) - now.active;
 }
 
+bool purged_all(const ArenaActivity& arena, const Point& before, const Point& now) {
+  constexpr uint64_t much = 2048;
+  return arena.dirty_ms != 0 && now.dirty + now.muzzy == 0 &&
+         before.dirty + before.muzzy + freed_between(before, now) >= much;
+}
+
 std::vector<Point> Activity::totals() const {
   std::vector<Point> sums(times_ns.size());
   for (uint32_t at = 0; at < sums.size(); ++at) {

@@ -11,6 +11,8 @@
 /// What a process does with its memory over a time: the input of the simulator.
 namespace jemtrace::advise {
 
+struct ArenaActivity;
+
 /// An arena at a moment at which something of it had changed since the one before.
 struct Point {
   uint32_t at = 0;                            // index into Activity::times_ns
@@ -23,6 +25,10 @@ struct Point {
 /// less; all of it where it is counted.
 uint64_t taken_between(const Point& before, const Point& now);
 uint64_t freed_between(const Point& before, const Point& now);
+
+/// The program itself purged all that the arena held (arena.<i>.purge), as Redis does after FLUSHALL: much
+/// was there or was freed, and nothing is left. Decay takes about 4 MiB at a time.
+bool purged_all(const ArenaActivity& arena, const Point& before, const Point& now);
 
 /// How often an arena gives its decay a chance to run. It does so once in about 1000 ticks, and nothing
 /// outside sees ticks; but an epoch that is over and has not been ended yet is seen: it waits for a chance.

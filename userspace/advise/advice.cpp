@@ -151,11 +151,25 @@ ledger::TrendReport trend_of(const Activity& activity) {
   return series.report();
 }
 
+/// Of arenas, by the program itself.
+uint64_t own_purges(const Activity& activity) {
+  uint64_t purges = 0;
+  for (const ArenaActivity& arena : activity.arenas) {
+    for (size_t i = 1; i < arena.points.size(); ++i) {
+      purges += purged_all(arena, arena.points[i - 1], arena.points[i]) ? 1 : 0;
+    }
+  }
+  return purges;
+}
+
 std::optional<Rhythm> rhythm_of(const Advice& advice, const ledger::TrendReport& trend) {
   if (trend.trend != ledger::Trend::rhythmic || !trend.period_s) {
     return std::nullopt;
   }
   Rhythm rhythm{.period_s = *trend.period_s, .low_bytes = trend.low_bytes, .high_bytes = trend.high_bytes};
+  if (own_purges(advice.input.activity) > 0) {
+    return rhythm;  // what goes back in between does not depend on decay
+  }
   const double batches = static_cast<double>(advice.input.activity.span_ns()) / 1e9 / rhythm.period_s;
   const double swing = static_cast<double>(rhythm.high_bytes - rhythm.low_bytes) /
                        static_cast<double>(advice.input.activity.page_bytes) * batches;
@@ -200,6 +214,18 @@ void add_caveats(Advice& advice, const ledger::TrendReport& trend) {
     in.caveats.push_back(fmt::format(
         "watched for {:.1f} s, less than the decay time of {:.1f} s: what takes longer was not seen", seconds,
         static_cast<double>(in.current.dirty_ms) / 1e3));
+  }
+  const uint64_t purges = own_purges(in.activity);
+  if (purges > 0) {
+    in.caveats.push_back(
+        fmt::format("the program purged all of an arena {} by itself (arena.<i>.purge): it is taken to do so "
+                    "under all settings",
+                    purges == 1 ? "once" : fmt::format("{} times", purges)));
+  }
+  if (in.model.own_background) {
+    in.caveats.emplace_back(
+        "the program switched background threads on by itself: background_thread in its options does not "
+        "change that");
   }
   if (trend.trend == ledger::Trend::ratcheting) {
     in.caveats.push_back(

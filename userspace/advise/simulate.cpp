@@ -63,10 +63,10 @@ struct Arena {
   Decay dirty_decay, muzzy_decay;
   uint64_t active = 0, dirty = 0, muzzy = 0;
   uint64_t gone = 0;  // purged by MADV_DONTNEED and not taken again
-  double oversize_rest = 0, past_dirty_rest = 0, past_muzzy_rest = 0;
+  double oversize_rest = 0, missing_rest = 0;
   size_t next = 0;  // of its points
   // While its pages move from one point to the next:
-  bool had_chance = false;
+  bool had_chance = false, purges_all = false;
   uint64_t moves_from = 0, moves_to = 0, takes = 0;
 };
 
@@ -170,6 +170,8 @@ class Simulation {
         arena.moves_from = arena.active;
         arena.moves_to = points[arena.next].active;
         arena.takes = arena.next == 0 ? 0 : taken_between(points[arena.next - 1], points[arena.next]);
+        arena.purges_all =
+            arena.next > 0 && purged_all(*arena.from, points[arena.next - 1], points[arena.next]);
         arena.next += 1;
         moving_.push_back(&arena);
       }
@@ -189,6 +191,11 @@ class Simulation {
         const uint64_t takes = arena->takes * piece / pieces - arena->takes * (piece - 1) / pieces;
         move_to(*arena, static_cast<uint64_t>(std::llround(target)), takes);
         arena->had_chance |= try_tick(*arena, at, now, length / pieces);
+      }
+    }
+    for (Arena* arena : moving_) {
+      if (arena->purges_all) {
+        purge_all(*arena);
       }
     }
     for (Arena& arena : arenas_) {
@@ -242,33 +249,29 @@ class Simulation {
   void move_to(Arena& arena, uint64_t active, uint64_t pages) {
     pages = std::max(pages, active > arena.active ? active - arena.active : 0);
     // Blocks come and go one by one: what is freed meanwhile does not help at large.
-    const uint64_t past_dirty = missing(arena, arena.dirty, pages, arena.past_dirty_rest);
-    const uint64_t past_muzzy = missing(arena, arena.muzzy, past_dirty, arena.past_muzzy_rest);
+    const double missing =
+        arena.miss_pages ? std::exp(-static_cast<double>(arena.dirty + arena.muzzy) / *arena.miss_pages) : 0;
+    arena.missing_rest += missing * static_cast<double>(pages);
+    const uint64_t past = std::min(pages, static_cast<uint64_t>(arena.missing_rest));
+    arena.missing_rest -= static_cast<double>(past);
     give(arena, std::min(arena.active, arena.active + pages - active));
-    take(arena, pages, past_dirty, past_muzzy);
+    take(arena, pages, past);
     out_.peak_resident = std::max(out_.peak_resident, total_);
   }
 
-  /// Of `pages`, for how many a cache that holds so many has no extent.
-  static uint64_t missing(const Arena& arena, uint64_t held, uint64_t pages, double& rest) {
-    if (!arena.miss_pages) {
-      return 0;
-    }
-    rest += static_cast<double>(pages) * std::exp(-static_cast<double>(held) / *arena.miss_pages);
-    const uint64_t whole = std::min(pages, static_cast<uint64_t>(rest));
-    rest -= static_cast<double>(whole);
-    return whole;
-  }
-
-  /// ecache_alloc: the dirty cache first, then the muzzy one, then the retained one.
-  void take(Arena& arena, uint64_t pages, uint64_t past_dirty, uint64_t past_muzzy) {
-    const uint64_t dirty = std::min(pages - past_dirty, arena.dirty);
-    const uint64_t muzzy = std::min(pages - dirty - past_muzzy, arena.muzzy);
+  /// ecache_alloc: the dirty cache first, then the muzzy one, then the retained one. `missing` of the pages
+  /// find no extent in the first two.
+  void take(Arena& arena, uint64_t pages, uint64_t missing) {
     arena.active += pages;
+    take_back(arena, missing);
+    pages -= missing;
+    const uint64_t dirty = std::min(pages, arena.dirty);
     arena.dirty -= dirty;
+    pages -= dirty;
+    const uint64_t muzzy = std::min(pages, arena.muzzy);
     arena.muzzy -= muzzy;
     out_.lazily_reused += muzzy;
-    take_back(arena, pages - dirty - muzzy);
+    take_back(arena, pages - muzzy);
   }
 
   /// From what was purged, then new memory.
@@ -316,6 +319,13 @@ class Simulation {
       stalls_.add(extents == 0 ? 0 : ns / static_cast<double>(extents), extents);
     }
     return ns;
+  }
+
+  /// arena.<i>.purge, on a thread of the program: past the muzzy state.
+  void purge_all(Arena& arena) {
+    arena.dirty += arena.muzzy;
+    arena.muzzy = 0;
+    purge(arena, arena.dirty, false, false);
   }
 
   void away(Arena& arena, uint64_t pages) {

@@ -32,6 +32,7 @@ struct Model {
   bool background_ends_oversize = false;  // 5.3.1 and later: not with background threads either
   unsigned background_threads = 4;        // max_background_threads
   bool first_wake_schedules = true;       // 5.3.0 and later: a thread woken from its long sleep only plans
+  bool own_background = false;    // the program switches background threads: the option decides nothing
   std::optional<Settings> usual;  // as now: an arena whose decay times are others, as the one for huge
                                   // allocations, keeps them
   std::optional<double> busy_chances, idle_chances;  // per second; nullopt: always, and never

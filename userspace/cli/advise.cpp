@@ -12,6 +12,9 @@ namespace {
 
 Result<advise::Advice> advise_on(advise::Input input, const Options& options) {
   std::vector<advise::Settings> grid = advise::default_grid(input.current);
+  if (input.model.own_background) {
+    std::erase_if(grid, [&](const auto& one) { return one.background != input.current.background; });
+  }
   if (!options.advise.grid.empty()) {
     ASSIGN_OR_RETURN(grid, advise::parse_grid(options.advise.grid, input.current));
   }

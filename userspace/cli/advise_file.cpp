@@ -106,6 +106,7 @@ advise::Input from_series(const json& line) {
   in.model.extent_pages = std::max(1.0, model.at("extent_pages").get<double>());
   in.model.oversize_share = std::clamp(model.at("oversize_share").get<double>(), 0.0, 1.0);
   in.model.touched_share = std::clamp(model.at("touched_share").get<double>(), 0.0, 1.0);
+  in.model.own_background = model.at("own_background").get<bool>();
   in.model.background_ends_oversize = model.at("background_ends_oversize").get<bool>();
   in.model.background_threads = model.at("max_background_threads").get<unsigned>();
   in.model.first_wake_schedules = model.at("first_wake_schedules").get<bool>();

@@ -350,6 +350,8 @@ Result<advise::Input> make_input(const Watched& process) {
   in.period_ns = in.activity.span_ns() / (in.activity.times_ns.size() - 1);
   in.model =
       advise::make_model(in.activity, in.version, in.current, process.info.conf, process.summary.totals);
+  const auto background = process.info.conf.find("background_thread");
+  in.model.own_background = background != process.info.conf.end() && background->second.changed;
   if (in.measured.refaulted_pages) {
     in.model.touched_share = advise::touched_share(in.activity, *in.measured.refaulted_pages);
   }

@@ -57,7 +57,7 @@ void apply_live(ledger::TargetInfo& info, const std::string& option, const std::
   if (setting != info.conf.end()) {
     source += fmt::format(", {} at its start", setting->second.value);
   }
-  info.conf[option] = {std::to_string(*live), source};
+  info.conf[option] = {std::to_string(*live), source, setting != info.conf.end()};
 }
 
 }  // namespace
@@ -184,7 +184,7 @@ void see_background_threads(const ProcRoot& proc, ledger::TargetInfo& info) {
   for (const pid_t thread : threads) {
     const auto comm = tasks.read(thread, "comm", 64);
     if (comm && *comm == "jemalloc_bg_thd\n") {
-      setting->second = {"true", "its threads now, off at its start"};
+      setting->second = {"true", "its threads now, off at its start", true};
       return;
     }
   }

@@ -131,7 +131,9 @@ void judge_health(const Inputs& in, Evaluation& out) {
   Draft draft(in, ledger::Severity::ok,
               decaying ? "nothing is wrong: much was freed just now, and it decays"
                        : "nothing is wrong: what is freed decays, and nobody waits for it");
-  draft.confidence(decaying ? 0.7 : 0.9);
+  const bool busy = in.window_ns > 0 &&
+                    static_cast<double>(work.ns) >= busy_window_share * static_cast<double>(in.window_ns);
+  draft.confidence(decaying || busy ? 0.7 : 0.9);
   draft.bytes("dirty", in.end.dirty, dirty_limit)
       .bytes("active", in.end.active)
       .share("touched_again_within_10s", came_back)

@@ -34,6 +34,11 @@ bool waits_for_lock(const Inputs& in, const PurgeWork& work) {
                                  static_cast<double>(*in.waits.lock_ns) >= lock_times_work * usual_ns);
 }
 
+std::string longer_decay(const Inputs& in) {
+  const std::string decay = in.option("dirty_decay_ms");
+  return decay == "0" ? "1000" : decay == "10000" || decay.empty() ? "30000" : "10000";
+}
+
 /// Up to 5.3.0 the option does not reach arena 0.
 void give_oversize_remedy(const Inputs& in, Draft& draft) {
   if (in.option("oversize_threshold") == "0" && in.version < oversize_obeys_since) {
@@ -229,20 +234,37 @@ Verdict work_bound_purge(const Inputs& in) {
   const double usual = work_baselines * *in.baseline_ns_per_page;
   const bool large = work.bytes / work.calls >= large_call_bytes;
   const double limit = large ? large_call_baselines * *in.baseline_ns_per_page : usual;
-  if (cost > limit || waits_for_lock(in, work)) {
+  // Of small calls the price is their own, not that of their pages. By the median, as for SHOOTDOWN_BOUND.
+  const uint64_t size = work.bytes / work.calls;
+  const bool many_small = cost > limit && size <= small_call_bytes &&
+                          ratio(work.p50_ns * work.calls, in.window_ns) >= busy_window_share;
+  if ((cost > limit && !many_small) || waits_for_lock(in, work)) {
     return no();
   }
   Draft draft(in, ledger::Severity::info,
-              fmt::format("purging takes as long as its work does: {} in {} calls, up to {} each",
-                          human_bytes(work.bytes), human_count(work.calls), human_ns(work.max_ns)));
+              many_small
+                  ? fmt::format("purging takes as long as its many calls do: {} of {} on average",
+                                human_count(work.calls), human_bytes(size))
+                  : fmt::format("purging takes as long as its work does: {} in {} calls, up to {} each",
+                                human_bytes(work.bytes), human_count(work.calls), human_ns(work.max_ns)));
   draft.number("cost_per_page", "ns", cost, limit)
       .number("baseline_per_page", "ns", in.baseline_ns_per_page)
       .ns("purge_time", work.ns)
       .share("of_the_window", ratio(work.ns, in.window_ns), busy_window_share)
       .ns("call_p99", work.p99_ns, long_call_ns)
+      .bytes("bytes_per_call", size, many_small ? Maybe<uint64_t>(small_call_bytes) : std::nullopt)
       .ns("lock_wait", in.waits.lock_ns);
   if (!in.waits.lock_ns) {
     draft.unmeasured("waits for mmap_lock");
+  }
+  if (many_small) {
+    const std::string longer = longer_decay(in);
+    return draft
+        .remedy("Each call has a price of its own, 1.5 us or more. Fewer, larger ones: dirty_decay_ms:" +
+                longer + ".")
+        .set("dirty_decay_ms:" + longer)
+        .now(set_now(in, "dirty_decay_ms=" + longer))
+        .yes();
   }
   if (cost > usual) {
     draft.unmeasured("how long the purging thread waited for a CPU", 0.2);
@@ -276,7 +298,7 @@ Verdict purge_thrash(const Inputs& in) {
     return no();
   }
   const std::string decay = in.option("dirty_decay_ms");
-  const std::string longer = decay == "0" ? "1000" : decay == "10000" || decay.empty() ? "30000" : "10000";
+  const std::string longer = longer_decay(in);
   Draft draft(in, ledger::Severity::warning,
               fmt::format("{:.0f} % of what is purged is needed again within 10 s", share * 100));
   draft.share("touched_again_within_10s", share, thrash_share)

@@ -48,6 +48,7 @@ struct ImageInfo {
 /// One option: its value and where that comes from ("MALLOC_CONF in its environment", "default of 5.3.0").
 struct Setting {
   std::string value, source;
+  bool changed = false;  // by the program itself, since its start
 };
 
 /// As the path of a cgroup tells.

@@ -55,6 +55,7 @@ Json model_object(const advise::Model& model) {
   return {{"extent_pages", model.extent_pages},
           {"oversize_share", model.oversize_share},
           {"touched_share", model.touched_share},
+          {"own_background", model.own_background},
           {"background_ends_oversize", model.background_ends_oversize},
           {"max_background_threads", model.background_threads},
           {"first_wake_schedules", model.first_wake_schedules},

@@ -87,6 +87,7 @@ Json model() {
        {"oversize_share", described(of("number"), "of the freed pages, purged within free()")},
        {"touched_share",
         described(of("number"), "of the purged pages that are taken again, those that fault")},
+       {"own_background", described(of("boolean"), "the program switched background threads on by itself")},
        {"background_ends_oversize", of("boolean")},
        {"max_background_threads", of("integer")},
        {"first_wake_schedules", of("boolean")},

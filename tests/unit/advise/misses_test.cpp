@@ -91,12 +91,6 @@ TEST(Misses, keep_pages_dirty_and_come_back_by_faults) {
   EXPECT_GT(soon.refaulted, 1'000U);
 }
 
-TEST(Misses, of_the_dirty_cache_are_served_by_the_muzzy_one) {
-  const Outcome out = simulate(churning(50), {1'000, -1, false}, {}, {}, Begin::empty);
-  EXPECT_GT(out.lazily_reused, 300U) << "though pages are dirty all the time";
-  EXPECT_LT(out.peak_resident, 1'500U);
-}
-
 TEST(Misses, block_size_is_the_mean_of_what_was_asked_for) {
   EXPECT_DOUBLE_EQ(churning(50).arenas[0].block_pages.value_or(0), 10);
 }

@@ -180,6 +180,16 @@ TEST(Explain, who_pays_does_not_matter_when_the_work_is_undone_at_once) {
   EXPECT_EQ(evaluation.findings[0].id, "PURGE_THRASH");
 }
 
+TEST(Explain, many_small_calls_without_interrupts_are_work) {
+  Inputs in = well();
+  in.waits.remote_flushes = 0;
+  purge(in, JT_PAYER_APP, 200'000, 16384, 5'000);
+  const Evaluation evaluation = evaluate(in);
+  ASSERT_FALSE(evaluation.findings.empty());
+  EXPECT_EQ(evaluation.findings[0].id, "WORK_BOUND_PURGE");
+  EXPECT_NE(evaluation.findings[0].title.find("many calls"), std::string::npos);
+}
+
 TEST(Explain, eager_oversize_that_takes_little_time_is_information) {
   Inputs in = well();
   purge(in, JT_PAYER_APP, 8, 16 * mib, 500'000);
