@@ -67,7 +67,7 @@ CASES = [
          "MALLOC_CONF=retain:false,dirty_decay_ms:0,muzzy_decay_ms:0,oversize_threshold:0", seconds=1),
     Case("WORK_BOUND_PURGE", "purging mode=drain kib=131072 count=24 pause_us=60000 start_ms=700",
          "MALLOC_CONF=background_thread:true,dirty_decay_ms:100,muzzy_decay_ms:0,oversize_threshold:0", seconds=3),
-    Case("SHOOTDOWN_BOUND", "purging mode=drain kib=16 count=80000 keep=2 pause_us=0 start_ms=1000 spinners=1",
+    Case("SHOOTDOWN_BOUND", "purging mode=drain kib=16 count=80000 keep=2 pause_us=0 start_ms=1500 spinners=1",
          "MALLOC_CONF=dirty_decay_ms:0,muzzy_decay_ms:0,tcache:false", seconds=3),
     Case("PURGE_THRASH", "purging kib=2048 pause_us=1000", PURGE_AT_ONCE, seconds=1),
     Case("FRAGMENTED", "held state=fragmented mib=400 keep=8", "MALLOC_CONF=dirty_decay_ms:1000,background_thread:true",

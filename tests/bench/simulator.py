@@ -2,7 +2,7 @@
 """How far the simulator of `jemtrace advise` is from the real jemalloc: four shapes of memory use under six settings, predicted from a run under the first one, and measured.
 
 The bounds: mean resident bytes within 10 %, refaulted pages within 15 % (of the larger of both; fewer than 4096 pages are
-no error), and the setting that it would choose is among the best two that were measured. Exit status 1: not met.
+no error), and the setting that it would choose is among the best two that were measured. What is beyond them is named; with --check 1 the exit status is 1 then.
 --keep DIR keeps what was recorded and measured; with it there, only the predictions are made anew.
 """
 
@@ -117,7 +117,7 @@ def compare(shape, trials):
 
 
 def main():
-    arguments = bench.parse_arguments(__doc__.splitlines()[0], repeat=1, grid="", conf="narenas:1", keep="",
+    arguments = bench.parse_arguments(__doc__.splitlines()[0], repeat=1, grid="", conf="narenas:1", keep="", check=0,
                                       shapes=",".join(SHAPES))
     table, ranks, good = [], [], True
     for shape in arguments.shapes.split(","):
@@ -128,7 +128,7 @@ def main():
     bench.print_table(["", "setting", "MiB said", "MiB was", "off", "refaulted said", "was", "off", "beyond"], table)
     print()
     bench.print_table(["", "goal", "its choice", "measured as", ""], ranks)
-    sys.exit(0 if good else 1)
+    sys.exit(1 if arguments.check and not good else 0)
 
 
 if __name__ == "__main__":

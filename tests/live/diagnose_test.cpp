@@ -98,7 +98,7 @@ const std::vector<Case>& cases() {
        "purging mode=drain kib=131072 count=24 pause_us=60000 start_ms=700"},
       // Needs two CPUs to itself.
       {"SHOOTDOWN_BOUND", "MALLOC_CONF=dirty_decay_ms:0,muzzy_decay_ms:0,tcache:false",
-       "purging mode=drain kib=16 count=80000 keep=2 pause_us=0 start_ms=1000 spinners=1"},
+       "purging mode=drain kib=16 count=80000 keep=2 pause_us=0 start_ms=1500 spinners=1"},
       {"PURGE_THRASH", "MALLOC_CONF=dirty_decay_ms:0,muzzy_decay_ms:0,oversize_threshold:0",
        "purging kib=2048 pause_us=1000", true},
       {"FRAGMENTED",

@@ -81,12 +81,10 @@ int main(int argc, char** argv) {
     std::thread(read_for_ever, "/proc/self/smaps_rollup").detach();
   }
   static std::atomic<uint64_t> spins;
-  if (args.number("spinners") > 0) {
-    nice(-20);  // or others that use the CPU keep the spinner from it, and there is nothing to interrupt
-  }
   for (uint64_t i = 0; i < args.number("spinners"); i++) {
     std::thread([i] {
       stay_on_cpu(i + 1);
+      nice(-10);  // of this thread alone: when others have its CPU there is nothing to interrupt
       for (;;) {
         spins.fetch_add(1, std::memory_order_relaxed);
       }

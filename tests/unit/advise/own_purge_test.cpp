@@ -48,7 +48,7 @@ TEST(OwnPurge, of_little_may_be_decay) {
 TEST(OwnPurge, happens_under_all_settings) {
   for (const Settings& settings : {Settings{-1, 0, false}, Settings{10'000, 10'000, false}}) {
     const Outcome out = simulate(flushed(0), settings, {}, {}, Begin::as_read);
-    EXPECT_EQ(out.forced, 49'000U);
+    EXPECT_NEAR(static_cast<double>(out.forced), 49'000, 10);
     EXPECT_LT(out.mean_resident, 3'000);
     EXPECT_GT(simulate(flushed(1), settings, {}, {}, Begin::as_read).mean_resident, 40'000);
   }
