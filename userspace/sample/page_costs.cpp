@@ -32,7 +32,7 @@ class Region {
   Region& operator=(const Region&) = delete;
 
   [[nodiscard]] bool mapped() const { return start_ != MAP_FAILED; }
-  [[nodiscard]] double pages() const { return static_cast<double>(bytes / page_); }
+  [[nodiscard]] double pages() const { return static_cast<double>(bytes) / static_cast<double>(page_); }
   /// ns
   uint64_t touch() {
     const uint64_t begin = monotonic_ns();
