@@ -37,7 +37,6 @@ class Case:
     ready: str = READY  # what it prints once it is as it should be; "": never mind
     limit_mib: int = 0  # in a cgroup of so much
     then: str = ""  # what happens within the window: a line for its stdin, or "press"
-    options: tuple = ()
 
     def name(self):
         return " ".join(filter(None, [self.environment, self.command]))
@@ -71,7 +70,7 @@ CASES = [
          "MALLOC_CONF=dirty_decay_ms:0,muzzy_decay_ms:0,tcache:false", seconds=3),
     Case("PURGE_THRASH", "purging kib=2048 pause_us=1000", PURGE_AT_ONCE, seconds=1),
     Case("FRAGMENTED", "held state=fragmented mib=400 keep=8", "MALLOC_CONF=dirty_decay_ms:1000,background_thread:true",
-         options=("--mallctl=call",), seconds=1),
+         seconds=1),
     idle("ARENA_SPRAWL", "held state=sprawl mib=256", "MALLOC_CONF=narenas:32,dirty_decay_ms:200"),
     idle("CONF_NOT_APPLIED", "held state=dirty mib=16", "_RJEM_MALLOC_CONF=background_thread:true"),
     idle("CONF_NOT_APPLIED", "held state=dirty mib=16", "MALLOC_CONF=dirty_decay:500"),
@@ -192,8 +191,7 @@ class Program:
 def diagnose(jemtrace, programs, seconds):
     """The findings of each program, most important first."""
     pids = [program.process.pid for program in programs]
-    command = [jemtrace, "diagnose", "-p", ",".join(map(str, pids)), "-d", f"{int(seconds * 1000)}ms", "-f", "json",
-               *programs[0].case.options]
+    command = [jemtrace, "diagnose", "-p", ",".join(map(str, pids)), "-d", f"{int(seconds * 1000)}ms", "-f", "json"]
     found = {pid: [] for pid in pids}
     targets = 0
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:

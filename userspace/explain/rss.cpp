@@ -175,7 +175,7 @@ Verdict fragmented(const Inputs& in) {
     return cannot("jemalloc's active pages are not known");
   }
   if (!in.end.allocated) {
-    return cannot("how much is allocated is known only with --mallctl=call");
+    return cannot("how much is allocated could not be read; --mallctl=call asks jemalloc itself");
   }
   const uint64_t slack = *in.end.active - std::min(*in.end.allocated, *in.end.active);
   const double share =
@@ -193,7 +193,7 @@ Verdict fragmented(const Inputs& in) {
       .bytes("dirty", in.end.dirty)
       .remedy(
           "Decay tuning will not help: no page of it is free. Look at which size classes hold it (jemtrace "
-          "stats --mallctl=call --classes) and at who allocates them (jemtrace prof). What helps: objects of "
+          "stats --classes) and at who allocates them (jemtrace prof). What helps: objects of "
           "one lifetime in an arena of their own, fewer arenas (narenas), activedefrag in Redis, a restart.")
       .yes();
 }

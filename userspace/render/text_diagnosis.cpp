@@ -108,9 +108,9 @@ std::string purge_text(const PurgeCost& cost, uint64_t window_ns, const TextOpti
     return line("paid by", fmt::format("nobody: nothing was purged in {}", glue(seconds(window_ns))));
   }
   std::string out =
-      line("paid by", fmt::format("{} purges of {} took {}, {} of a CPU; the program's own threads {}{}",
-                                  glue(human_count(cost.calls)), glue(human_bytes(cost.bytes)),
-                                  glue(human_ns(cost.time_ns)),
+      line("paid by", fmt::format("{} purge{} of {} took {}, {} of a CPU; the program's own threads {}{}",
+                                  glue(human_count(cost.calls)), cost.calls == 1 ? "" : "s",
+                                  glue(human_bytes(cost.bytes)), glue(human_ns(cost.time_ns)),
                                   glue(fmt::format("{:.2f} %", 100 * share(cost.time_ns, window_ns))),
                                   glue(percent(cost.app_time_ns, cost.time_ns)),
                                   cost.app_calls > 0 ? (cost.app_calls < 100 ? ", the slowest of their calls "
