@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import unittest
 
 import yaml
@@ -67,9 +68,10 @@ class DaemonSet(unittest.TestCase):
     @unittest.skipUnless(JEMTRACE and os.geteuid() == 0 and shutil.which("setpriv"), "no root")
     def test_its_root_without_capabilities_can_look_into_files(self):
         rights = "-all," + ",".join("+" + c.lower() for c in self.container["securityContext"]["capabilities"]["add"])
-        done = subprocess.run(
-            ["setpriv", f"--bounding-set={rights}", "--inh-caps=-all", JEMTRACE, "image", JEMTRACE],
-            capture_output=True, text=True, env={**os.environ, "CACHE_DIRECTORY": "/nonexistent"})
+        with tempfile.TemporaryDirectory() as cache:
+            done = subprocess.run(
+                ["setpriv", f"--bounding-set={rights}", "--inh-caps=-all", JEMTRACE, "image", JEMTRACE],
+                capture_output=True, text=True, env={**os.environ, "CACHE_DIRECTORY": cache})
         # There is no jemalloc in it: but that was looked for, by the child without rights.
         self.assertNotIn("without privileges", done.stderr)
         self.assertIn("jemalloc", done.stderr)
