@@ -14,6 +14,12 @@
 #define COST_SAMPLE 64 /* one call in so many times its own BPF work */
 #define THREAD_STACK_SLACK 65536
 
+/* Is a thread's so many-th call one whose own work is timed, at its enter and its exit? */
+static __always_inline bool is_timed(__u64 calls)
+{
+	return calls % COST_SAMPLE == 0;
+}
+
 /* jemalloc names its background threads so in all of 5.x (pthread_setname_np). */
 static __always_inline __u8 current_payer(void)
 {
@@ -179,9 +185,9 @@ __noinline int end_call(__s64 ret)
 		request_forget(thread);
 	if (call->purpose == JT_PURGE_UNPROVEN || call->purpose == JT_UNCLASSIFIED)
 		count_callsite(call, ret < 0, latency_ns);
-	if (++thread->calls % COST_SAMPLE == 0) {
+	if (is_timed(++thread->calls)) {
 		__sync_fetch_and_add(&counters->bpf_samples, 1);
-		__sync_fetch_and_add(&counters->bpf_sampled_ns, bpf_ktime_get_ns() - now);
+		__sync_fetch_and_add(&counters->bpf_sampled_ns, call->enter_ns + bpf_ktime_get_ns() - now);
 	}
 	call->syscall = JT_SYS_NONE;
 	return 0;
@@ -211,6 +217,7 @@ __noinline int begin_call(enum jt_syscall syscall, __u64 addr, __u64 len, __u32 
 	call = &thread->call;
 	if (call->syscall != JT_SYS_NONE)
 		end_unseen(thread);
+	call->enter_ns = is_timed(thread->calls + 1) ? bpf_ktime_get_ns() : 0;
 	thread->ended = false;
 	call->syscall = syscall;
 	call->addr = addr;
@@ -228,6 +235,8 @@ __noinline int begin_call(enum jt_syscall syscall, __u64 addr, __u64 len, __u32 
 		call->rss_pages = read_anon_pages();
 	}
 	call->start_ns = bpf_ktime_get_ns();
+	if (call->enter_ns)
+		call->enter_ns = call->start_ns - call->enter_ns;
 	return 0;
 }
 

@@ -7,6 +7,7 @@
 /* A memory syscall in flight. */
 struct call {
 	__u64 start_ns;
+	__u64 enter_ns; /* what its enter took of us, once that has ended; 0: not timed */
 	__u64 addr;
 	__u64 len;
 	__u64 frames[3];

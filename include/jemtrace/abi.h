@@ -270,7 +270,7 @@ struct jt_counters {
 	uint64_t rss_delta_calls;
 	uint64_t failed_errno_inval;
 	uint64_t failed_errno_other;
-	uint64_t bpf_samples; /* exits of purge calls whose own cost was timed (1 in 64) ... */
+	uint64_t bpf_samples; /* calls of which the programs at enter and exit were timed (1 in 64) ... */
 	uint64_t bpf_sampled_ns;
 	uint64_t probe_hits;
 	uint64_t syscalls; /* memory syscalls seen */

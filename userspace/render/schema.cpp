@@ -386,7 +386,10 @@ Json refaults() {
 
 Json cost() {
   return object(
-      {{"bpf_run_ns", described(or_null(whole()), "estimate from one call in 64; page faults are not in it")},
+      {{"bpf_run_ns",
+        described(
+            or_null(whole()),
+            "estimate from one call in 64, its enter and its exit; probes and page faults are not in it")},
        {"bpf_samples", described(whole(), "calls timed; relative standard error about 1/sqrt of it")},
        {"events", whole()},
        {"sampling_ns", whole()},
