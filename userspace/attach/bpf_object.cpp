@@ -32,8 +32,7 @@
 namespace jemtrace::attach {
 namespace {
 
-constexpr uint32_t trace_uprobe_multi = 48;    // BPF_TRACE_UPROBE_MULTI, Linux 6.6
-constexpr uint32_t trace_uprobe_session = 57;  // BPF_TRACE_UPROBE_SESSION, Linux 6.13
+constexpr uint32_t trace_uprobe_multi = 48;  // BPF_TRACE_UPROBE_MULTI, Linux 6.6
 
 std::string& log_text() {
   static std::string text;

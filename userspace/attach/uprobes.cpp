@@ -18,7 +18,6 @@ namespace {
 
 // Linux 6.6, include/uapi/linux/bpf.h: newer than the headers of Debian 12.
 constexpr uint32_t trace_uprobe_multi = 48;
-constexpr uint32_t trace_uprobe_session = 57;  // 6.13
 
 struct UprobeMultiAttr {
   uint32_t prog_fd, target_fd, attach_type, flags;

@@ -8,6 +8,8 @@
 
 namespace jemtrace::attach {
 
+constexpr uint32_t trace_uprobe_session = 57;  // BPF_TRACE_UPROBE_SESSION, Linux 6.13
+
 /// Whether this kernel has uprobe_multi links (6.6), found out by trying to create one.
 bool has_uprobe_multi();
 

@@ -244,18 +244,6 @@ class Plot {
   std::array<std::string, lines> canvas_;
 };
 
-std::string goal_label(Goal goal) {
-  switch (goal) {
-    case Goal::memory:
-      return "memory";
-    case Goal::balanced:
-      return "balanced";
-    case Goal::latency:
-      return "latency";
-  }
-  return "";
-}
-
 std::string recommendations_text(const Advice& advice, const TextOptions& options) {
   std::string out;
   const Outcome& now = advice.candidates[advice.current].outcome;
@@ -266,7 +254,7 @@ std::string recommendations_text(const Advice& advice, const TextOptions& option
         "holds {} (now {}) for {} of a CPU{} (now {})", bytes_words(resident(advice, one.candidate)),
         bytes_words(resident(advice, advice.current)), glue(cpu(latency ? then.app_cost() : then.cost())),
         latency ? " of the program's threads" : "", glue(cpu(latency ? now.app_cost() : now.cost())));
-    out += wrap(goal_label(one.goal), one.keep ? "stay with the present settings" : change, options.width,
+    out += wrap(name(one.goal), one.keep ? "stay with the present settings" : change, options.width,
                 label_width);
     if (!one.keep) {
       out += "  " + escape(one.conf) + '\n';  // to be copied: never broken
