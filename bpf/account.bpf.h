@@ -119,23 +119,23 @@ static __always_inline void count_latency(const struct call *call, __u8 transiti
 {
 	struct jt_hist_key key = {.id = call->id, .transition = transition, .payer = call->payer};
 	struct jt_hist *hist = lookup_or_zero(&hists, &key);
-	__u32 bucket = bucket_of(latency_ns);
+	__u32 bucket = bucket_of(latency_ns), extents_beyond = call->ranges - (call->start_ns ? 1 : 0);
 
 	if (!hist)
 		return;
-	__sync_fetch_and_add(&hist->extents, call->ranges);
 	__sync_fetch_and_add(&hist->bytes, call->len);
+	if (extents_beyond)
+		__sync_fetch_and_add(&hist->extents, extents_beyond);
 	if (!call->start_ns)
 		return;
 	__sync_fetch_and_add(&hist->sum_ns, latency_ns);
 	if (bucket < JT_HIST_BUCKETS)
 		__sync_fetch_and_add(&hist->buckets[bucket], 1);
 	/* Two CPUs may race here (no atomic maximum before 5.12): user space checks both against the buckets. */
-	if (!hist->count || latency_ns < hist->min_ns)
+	if (!hist->max_ns || latency_ns < hist->min_ns)
 		hist->min_ns = latency_ns;
 	if (latency_ns > hist->max_ns)
 		hist->max_ns = latency_ns;
-	__sync_fetch_and_add(&hist->count, 1);
 }
 
 static __always_inline void count_payer(const struct call *call, __u64 latency_ns)

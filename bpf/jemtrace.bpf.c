@@ -7,6 +7,7 @@
 #include "syscalls.bpf.h"
 #include "sweep.bpf.h"
 #include "lifecycle.bpf.h"
+#include "hooks.bpf.h"
 #include "context.bpf.h"
 #include "collapse.bpf.h"
 #include "mallctl.bpf.h"

@@ -8,10 +8,8 @@
 #pragma once
 
 #include "thread.bpf.h"
-#include "syscalls.bpf.h"
 
 #define SIGSTOP 19
-#define MAX_ERRNO 4095
 
 static __always_inline void fill_header(struct jt_event_header *h, __u32 type, const struct jt_target_id *id)
 {
@@ -232,18 +230,7 @@ int on_exit(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
-/* ---- mmap: decommit and executable files -------------------------------------------------------------------- */
-
-/* jemalloc's way with vm.overcommit_memory=2: mapped over. */
-static __always_inline bool is_decommit(const __u64 arg[6])
-{
-	return arg[2] == PROT_NONE && (arg[3] & MAP_FIXED) && (arg[3] & MAP_ANONYMOUS);
-}
-
-static __always_inline bool is_code(const __u64 arg[6])
-{
-	return (arg[2] & PROT_EXEC) && !(arg[3] & MAP_ANONYMOUS) && arg[1];
-}
+/* ---- executable files are mapped ----------------------------------------------------------------------------- */
 
 static __always_inline struct file *file_of(__u32 fd)
 {
@@ -288,166 +275,5 @@ static __noinline int mapped_file(__u32 fd, __u64 start, __u64 len, __u64 file_o
 		insert_target(tgid, &fresh);
 	}
 	tell_file(&key, target ? target : &fresh, info->image, &at);
-	return 0;
-}
-
-/* ---- every traced syscall: one program for all enters and one for all exits, as the verifier's time is per program */
-
-static __always_inline void enter(__s32 nr, const __u64 arg[6])
-{
-	if (nr == madvise_nr)
-		begin_call(JT_SYS_MADVISE, arg[0], arg[1], arg[2], 1);
-	else if (nr == munmap_nr)
-		begin_call(JT_SYS_MUNMAP, arg[0], arg[1], 0, 1);
-	else if (nr == mmap_nr && is_decommit(arg))
-		begin_call(JT_SYS_MMAP, arg[0], arg[1], 0, 1);
-	else if (nr == process_madvise_nr)
-		begin_vector((const struct iovec *)arg[1], arg[2], arg[3]);
-	else if (nr == mremap_nr)
-		begin_call(JT_SYS_MREMAP, arg[0], arg[1], 0, 1);
-}
-
-/* mmap and mremap return addresses: only the last page of them are errors. */
-static __always_inline __s64 errno_or_zero(__s64 ret)
-{
-	return ret < 0 && ret >= -MAX_ERRNO ? ret : 0;
-}
-
-/*
- * All that there is to know of an mmap is known at its end, but how long it took. So its enter is only traced where
- * jemalloc gives pages back by it: one tracepoint less to wait for at the end of tracing.
- */
-static __always_inline void leave_mmap(struct thread *thread, __s64 ret)
-{
-	bool failed = errno_or_zero(ret) != 0;
-	__u64 arg[6];
-
-	if (!register_all && !current_target())
-		return;
-	if (thread && thread->call.syscall == JT_SYS_MMAP) {
-		end_call(errno_or_zero(ret));
-		return;
-	}
-	read_args(arg);
-	if (is_decommit(arg)) {
-		recover_call(JT_SYS_MMAP, arg, errno_or_zero(ret));
-	} else if (is_code(arg) && !failed) {
-		thread = make_thread();
-		if (thread)
-			thread->ended = true;
-		mapped_file(arg[4], ret, arg[1], arg[5]);
-	}
-}
-
-static __always_inline void leave(struct thread *thread, __s32 nr, __s64 ret)
-{
-	__u64 arg[6];
-
-	if (nr == mmap_nr) {
-		leave_mmap(thread, ret);
-	} else if (thread && thread->call.syscall != JT_SYS_NONE) {
-		end_call(thread->call.syscall == JT_SYS_PROCESS_MADVISE ? ret : errno_or_zero(ret));
-	} else if (current_target()) {
-		read_args(arg);
-		recover_call(nr == madvise_nr  ? JT_SYS_MADVISE
-			     : nr == munmap_nr ? JT_SYS_MUNMAP
-					       : JT_SYS_NONE,
-			     arg, errno_or_zero(ret));
-	}
-}
-
-/* The number is an int in a long's place. */
-
-SEC("tracepoint/syscalls/sys_enter_madvise")
-int enter_call(struct trace_event_raw_sys_enter *ctx)
-{
-	__u64 arg[6];
-
-	if (stopped || (!register_all && !current_target()))
-		return 0;
-	read_args(arg);
-	enter((__s32)ctx->id, arg);
-	return 0;
-}
-
-SEC("tracepoint/syscalls/sys_exit_madvise")
-int exit_call(struct trace_event_raw_sys_exit *ctx)
-{
-	if (!stopped)
-		leave(find_thread(), (__s32)ctx->id, ctx->ret);
-	return 0;
-}
-
-/*
- * Linux 7.x runs these programs preemptibly, and skips a program for a thread when another one was preempted in it on
- * that CPU. There two copies of each are attached behind it, and do the work when those before were skipped.
- */
-static __always_inline bool is_begun(const struct thread *thread, const __u64 arg[6])
-{
-	const struct call *call = &thread->call;
-
-	if (call->syscall == JT_SYS_PROCESS_MADVISE)
-		return true;
-	return call->syscall != JT_SYS_NONE && call->addr == arg[0] && call->len == arg[1];
-}
-
-static __always_inline int enter_again(const struct trace_event_raw_sys_enter *ctx)
-{
-	struct thread *thread;
-	__u64 arg[6];
-
-	if (stopped || (!register_all && !current_target()))
-		return 0;
-	read_args(arg);
-	thread = find_thread();
-	if (thread && is_begun(thread, arg))
-		return 0;
-	enter((__s32)ctx->id, arg);
-	thread = find_thread();
-	if (thread && is_begun(thread, arg))
-		count_loss(JT_RESCUED_RUN);
-	return 0;
-}
-
-static __always_inline void exit_again(const struct trace_event_raw_sys_exit *ctx, bool last)
-{
-	struct thread *thread = find_thread();
-
-	if (stopped)
-		return;
-	if (!thread || !thread->ended) {
-		leave(thread, (__s32)ctx->id, ctx->ret);
-		thread = find_thread();
-		if (thread && thread->ended)
-			count_loss(JT_RESCUED_RUN);
-	}
-	/* Not for the next call to find, whose other programs may all be skipped. */
-	if (last && thread)
-		thread->ended = false;
-}
-
-SEC("tracepoint/syscalls/sys_enter_madvise")
-int enter_second(struct trace_event_raw_sys_enter *ctx)
-{
-	return enter_again(ctx);
-}
-
-SEC("tracepoint/syscalls/sys_enter_madvise")
-int enter_third(struct trace_event_raw_sys_enter *ctx)
-{
-	return enter_again(ctx);
-}
-
-SEC("tracepoint/syscalls/sys_exit_madvise")
-int exit_second(struct trace_event_raw_sys_exit *ctx)
-{
-	exit_again(ctx, false);
-	return 0;
-}
-
-SEC("tracepoint/syscalls/sys_exit_madvise")
-int exit_third(struct trace_event_raw_sys_exit *ctx)
-{
-	exit_again(ctx, true);
 	return 0;
 }

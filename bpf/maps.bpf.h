@@ -13,6 +13,8 @@ enum event_mode { EVENTS_NONE, EVENTS_SLOW, EVENTS_ALL };
 const volatile bool use_task_storage = true; /* since 5.12 for tracing programs; else the hash below */
 const volatile bool register_all = false;    /* every process that maps a known image becomes a target */
 const volatile bool times_mmap = false;	     /* the enter of mmap is traced, too */
+const volatile bool traces_mremap = false;
+const volatile bool use_cookies = false; /* since 6.6; else a probe looks its site up, which takes 50 ns */
 const volatile __u32 event_mode = EVENTS_NONE;
 const volatile __u64 slow_ns = ~0ULL;
 volatile __u32 stopped = 0; /* nothing is counted any more, and nobody is held: tracing ends */

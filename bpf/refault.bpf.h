@@ -279,7 +279,7 @@ static __always_inline void request_follow(struct jt_counters *counters, struct 
 	if (call->syscall == JT_SYS_PROCESS_MADVISE)
 		thread->follow = FOLLOW_VECTOR;
 	thread->follow_from = from;
-	__sync_fetch_and_add(&counters->refaults.purged_pages, call->len >> JT_PAGE_SHIFT);
+	__sync_fetch_and_add(&counters->refaults.followed_pages[within(from, JT_STATES)], call->len >> JT_PAGE_SHIFT);
 }
 
 static __always_inline void request_forget(struct thread *thread)
@@ -290,39 +290,34 @@ static __always_inline void request_forget(struct thread *thread)
 		thread->follow = FORGET_RANGE;
 }
 
-/*
- * Behind exit_call() of the same system call. A program of its own, as the verifier's time is per program, and only
- * there when faults are followed.
- */
-SEC("tracepoint/syscalls/sys_exit_madvise")
-int follow_call(struct trace_event_raw_sys_exit *ctx)
+/* A call has ended, and its pages are to be followed, or forgotten. */
+static __always_inline void follow_call(struct thread *thread)
 {
-	struct thread *thread = find_thread();
-	struct jt_counters *owner;
+	__u8 what = thread->follow;
+	struct call *call = &thread->call;
+	__u64 pages = call->len >> JT_PAGE_SHIFT;
 	__u32 stamp, from, followed;
-	struct call *call;
-	__u8 what;
+	struct jt_counters *owner;
 
-	if (stopped || !thread || thread->follow == FOLLOW_NOTHING)
-		return 0;
-	call = &thread->call;
-	what = thread->follow;
 	thread->follow = FOLLOW_NOTHING;
 	if (what == FORGET_RANGE) {
 		mark_range(call->addr, call->len, 0, call->id.born_ns, call->id.tgid);
-		return 0;
+		return;
 	}
 	from = within(thread->follow_from, JT_STATES);
-	stamp = stamp_time(bpf_ktime_get_ns()) << 2 | (from == JT_STATE_UNKNOWN ? STAMP_FROM_UNKNOWN : from);
+	stamp = stamp_time(call->exit_ns) << 2 | (from == JT_STATE_UNKNOWN ? STAMP_FROM_UNKNOWN : from);
 	if (what == FOLLOW_VECTOR)
 		followed = mark_vector(&call->id, stamp);
 	else
 		followed = mark_range(call->addr, call->len, stamp, call->id.born_ns, call->id.tgid);
 	has_purged[within(call->id.tgid, GATE_SLOTS)] = 1;
+	if (followed == pages)
+		return;
 	owner = bpf_map_lookup_elem(&counters, &call->id);
-	if (owner)
-		__sync_fetch_and_add(&owner->refaults.followed_pages[from], followed);
-	return 0;
+	if (!owner)
+		return;
+	__sync_fetch_and_add(&owner->refaults.followed_pages[from], followed - pages);
+	__sync_fetch_and_add(&owner->refaults.unfollowed_pages, pages - followed);
 }
 
 static __always_inline __u32 age_class(__u32 age)

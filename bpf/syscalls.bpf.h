@@ -45,6 +45,7 @@ static __always_inline bool is_own_stack(const struct call *call, __u64 sp)
 static __always_inline void classify_call(struct jt_target *target, struct thread *thread)
 {
 	struct call *call = &thread->call;
+	__u32 kind = call->advice == MADV_FREE ? WALK_FREE : WALK_OTHER;
 	struct user_regs regs = {};
 	struct known_walk *walk;
 
@@ -54,9 +55,12 @@ static __always_inline void classify_call(struct jt_target *target, struct threa
 		call->image = JT_NO_IMAGE;
 		return;
 	}
-	walk_stack(target, thread, call->advice == MADV_FREE ? WALK_FREE : WALK_OTHER,
-		   regs.sp + 8 * (target->images[0].wrapper_words & 3), regs.bp);
+	if (thread->sweep.number && !thread->sweep.extents)
+		kind = WALK_FIRST;
+	walk_stack(target, thread, kind, regs.sp + 8 * (target->images[0].wrapper_words & 3), regs.bp);
 	walk = current_walk(thread);
+	if (kind == WALK_FIRST && walk->purpose == JT_PURGE_SWEEP)
+		thread->sweep.cause = walk->cause;
 	call->purpose = walk->purpose;
 	call->image = walk->image;
 	call->frames[0] = walk->frames[0];
@@ -126,7 +130,7 @@ static __always_inline void account_purge(struct jt_counters *counters, struct t
 		if (has_rss_delta) {
 			delta = (rss_pages - call->rss_pages) * (1 << JT_PAGE_SHIFT);
 			__sync_fetch_and_add(&counters->rss_delta_bytes, delta);
-			__sync_fetch_and_add(&counters->rss_delta_calls, 1);
+			counters->has_rss_delta = 1;
 		} else if (call->start_ns) {
 			count_loss(JT_LOSS_UNREAD_RSS);
 		}
@@ -173,7 +177,6 @@ __noinline int end_call(__s64 ret)
 	if (!call->start_ns && (times_mmap || call->syscall != JT_SYS_MMAP))
 		__sync_fetch_and_add(&counters->untimed_calls, 1);
 	calls = &counters->by_purpose[within(call->purpose, JT_PURPOSE_SLOTS)];
-	__sync_fetch_and_add(&counters->syscalls, 1);
 	__sync_fetch_and_add(&calls->calls, 1);
 	__sync_fetch_and_add(&calls->bytes, call->len);
 	__sync_fetch_and_add(&calls->total_ns, latency_ns);
@@ -181,16 +184,33 @@ __noinline int end_call(__s64 ret)
 		__sync_fetch_and_add(&calls->failed, 1);
 	if (is_purge(call->purpose) || call->purpose == JT_DESTROY)
 		account_purge(counters, thread, ret, latency_ns);
+	if (thread->probe_hits) {
+		__sync_fetch_and_add(&counters->probe_hits, thread->probe_hits);
+		thread->probe_hits = 0;
+	}
 	if (ret >= 0)
 		request_forget(thread);
 	if (call->purpose == JT_PURGE_UNPROVEN || call->purpose == JT_UNCLASSIFIED)
 		count_callsite(call, ret < 0, latency_ns);
-	if (is_timed(++thread->calls)) {
-		__sync_fetch_and_add(&counters->bpf_samples, 1);
-		__sync_fetch_and_add(&counters->bpf_sampled_ns, call->enter_ns + bpf_ktime_get_ns() - now);
-	}
+	call->exit_ns = now;
 	call->syscall = JT_SYS_NONE;
+	thread->calls++;
 	return 0;
+}
+
+/* Once all is done for a call that was seen from its enter to its exit. */
+static __always_inline void count_own_cost(const struct thread *thread)
+{
+	const struct call *call = &thread->call;
+	struct jt_counters *owner;
+
+	if (!is_timed(thread->calls) || !call->enter_ns)
+		return;
+	owner = bpf_map_lookup_elem(&counters, &call->id);
+	if (!owner)
+		return;
+	__sync_fetch_and_add(&owner->bpf_samples, 1);
+	__sync_fetch_and_add(&owner->bpf_sampled_ns, call->enter_ns + bpf_ktime_get_ns() - call->exit_ns);
 }
 
 /* The exit of the call in flight was skipped: its pages are gone all the same, how long it took is not known. */

@@ -8,6 +8,7 @@
 struct call {
 	__u64 start_ns;
 	__u64 enter_ns; /* what its enter took of us, once that has ended; 0: not timed */
+	__u64 exit_ns;	/* when its exit began, once that has ended */
 	__u64 addr;
 	__u64 len;
 	__u64 frames[3];
@@ -28,23 +29,27 @@ struct sweep {
 	__u32 arena;
 	__u32 number; /* counts this thread's sweeps */
 	__u8 state;   /* enum jt_state of the cache */
-	__u8 cause;
-	__u8 pad[6];
+	__u8 cause;   /* once its first purge has been seen */
+	bool by_eviction; /* announced from inside the function whose frame says that it is a sweep */
+	__u8 pad[5];
 };
 
-enum walk_kind { WALK_FREE, WALK_OTHER, WALK_CAUSE, WALK_KINDS };
+/* WALK_FIRST: of a sweep's first call; it goes on to why there is a sweep. */
+enum walk_kind { WALK_FREE, WALK_OTHER, WALK_FIRST, WALK_KINDS };
+
+#define MAX_WALK_FRAMES 12 /* two times what the deepest build seen needs: to the sweep, and to its cause */
 
 /* A walk up the stack that was made before: the same words in the same places lead to the same end. */
 struct known_walk {
 	__u64 born_ns; /* of the target; 0: none */
 	__u64 frames[3];
-	__u64 word[JT_MAX_FRAMES]; /* return addresses, ... */
-	__u16 slot[JT_MAX_FRAMES]; /* ... and where they were, in words from the stack pointer */
+	__u64 word[MAX_WALK_FRAMES]; /* return addresses, ... */
+	__u16 slot[MAX_WALK_FRAMES]; /* ... and where they were, in words from the stack pointer */
 	__u32 image;
 	__u8 depth;
+	__u8 words; /* of the stack, up to the last return address */
 	__u8 purpose;
 	__u8 cause;
-	__u8 pad;
 };
 
 /* Where the walk that is being made stands. */
@@ -54,6 +59,8 @@ struct step {
 	__u64 bp;
 	__u64 word;
 	__u32 kind;	 /* enum walk_kind */
+	__u32 words;	 /* of the stack that `stack` holds */
+	__u32 sweep;	 /* 1 + the frame that proves a sweep; 0: none yet */
 	bool repeatable; /* all that decided is in `stack` and at known distances */
 	__u8 pad[3];
 };
@@ -61,14 +68,25 @@ struct step {
 /* What is left to do with the pages of a call that has ended. */
 enum follow { FOLLOW_NOTHING, FOLLOW_RANGE, FOLLOW_VECTOR, FORGET_RANGE };
 
-#define STACK_WORDS 64
+#define STACK_WORDS 128
+
+/* A cache that a probe has read: which it is does not change. */
+struct known_cache {
+	__u64 born_ns; /* of the target; 0: none */
+	__u64 address;
+	__u32 arena;
+	__u8 state;
+	__u8 pad[3];
+};
 
 struct thread {
 	struct call call;
 	struct sweep sweep;
+	struct known_cache cache;
 	__u64 failed_addr; /* the last purge failed here: jemalloc tries the same extent again in another way */
 	__u64 failed_len;
 	__u32 calls;
+	__u32 probe_hits; /* that are not in the counters yet */
 	__u8 payer;
 	bool ended;	  /* an exit program has seen the end of the call */
 	__u8 follow;	  /* enum follow: the call's pages, or those of its vector */

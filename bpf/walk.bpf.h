@@ -132,19 +132,20 @@ static __always_inline bool read_word(struct thread *thread, __u64 at, __u64 *ou
 {
 	__u64 slot = (at - thread->step.sp) / 8;
 
-	if (slot < STACK_WORDS) {
+	if (slot < thread->step.words) {
 		*out = thread->stack[within(slot, STACK_WORDS)];
 		return true;
 	}
 	return bpf_probe_read_user(out, sizeof(*out), (void *)at) == 0;
 }
 
-/* Near the end of the stack's mapping less than all can be read: then the few words that are always there. */
-static __always_inline bool read_stack(struct thread *thread, __u64 sp)
+static __always_inline bool read_stack(struct thread *thread, __u64 sp, __u32 words)
 {
-	if (bpf_probe_read_user(thread->stack, sizeof(thread->stack), (void *)sp) == 0)
-		return true;
-	return bpf_probe_read_user(thread->stack, 64, (void *)sp) == 0;
+	barrier_var(words);
+	if (words > STACK_WORDS || bpf_probe_read_user(thread->stack, words * 8, (void *)sp))
+		return false;
+	thread->step.words = words;
+	return true;
 }
 
 /* One step outwards. False: the stack cannot be followed. */
@@ -169,13 +170,11 @@ static __always_inline bool step_frame(struct thread *thread, const struct jt_si
 	return !site->saved_bp || read_word(thread, cfa + site->saved_bp, &step->bp);
 }
 
-static __always_inline bool is_known(struct thread *thread, struct known_walk *walk, __u64 born_ns)
+static __always_inline bool is_known(struct thread *thread, struct known_walk *walk)
 {
 	__u32 i;
 
-	if (walk->born_ns != born_ns)
-		return false;
-	for (i = 0; i < JT_MAX_FRAMES; i++) {
+	for (i = 0; i < MAX_WALK_FRAMES; i++) {
 		if (i >= walk->depth)
 			break;
 		if (thread->stack[within(walk->slot[i], STACK_WORDS)] != walk->word[i])
@@ -206,9 +205,24 @@ static __always_inline struct known_walk *current_walk(struct thread *thread)
 	return &thread->walks[kind < WALK_KINDS ? kind : 0];
 }
 
+/* Does the walk end here, at a call site that has a purpose, or a cause? */
+static __always_inline bool is_settled(struct step *step, struct known_walk *walk, const struct jt_site *site, __u32 frame)
+{
+	if (!step->sweep) {
+		if (site->purpose == JT_PASS)
+			return false;
+		walk->purpose = site->purpose;
+		if (step->kind != WALK_FIRST || site->purpose != JT_PURGE_SWEEP)
+			return true;
+		step->sweep = frame + 1;
+	}
+	walk->cause = site->cause;
+	return site->cause != JT_CAUSE_UNKNOWN;
+}
+
 /*
- * Walks from the return address at `sp` to the function that says why this call was made, or for WALK_CAUSE why this
- * sweep was. The answer is left in current_walk().
+ * Walks from the return address at `sp` to the function that says why this call was made, and for WALK_FIRST on to why
+ * this sweep was. The answer is left in current_walk().
  *
  * Where the walk is stands in thread->step and not in variables: what comes out of memory is any number to the
  * verifier, so that all ways through one round meet at the head of the next. With variables this was most of the time
@@ -227,33 +241,35 @@ static __noinline int walk_stack(struct jt_target *target, struct thread *thread
 	step->bp = bp;
 	step->kind = kind;
 	step->repeatable = true;
+	step->sweep = 0;
 	walk = current_walk(thread);
-	if (!read_stack(thread, sp)) {
-		count_loss(JT_LOSS_UNREAD_STACK);
-		walk->born_ns = 0;
-		walk->purpose = JT_UNCLASSIFIED;
-		walk->cause = JT_CAUSE_UNKNOWN;
-		walk->image = JT_NO_IMAGE;
-		return 0;
-	}
-	if (is_known(thread, walk, target->id.born_ns))
+	/* No more of the stack is read than was looked at the last time. */
+	if (walk->born_ns == target->id.born_ns && read_stack(thread, sp, walk->words) && is_known(thread, walk))
 		return 0;
 	walk->born_ns = 0;
 	walk->depth = 0;
 	walk->image = JT_NO_IMAGE;
-	walk->purpose = JT_FOREIGN;
 	walk->cause = JT_CAUSE_UNKNOWN;
 	walk->frames[0] = walk->frames[1] = walk->frames[2] = 0;
-	for (i = 0; i < JT_MAX_FRAMES; i++) {
+	/* Near the end of the stack's mapping less than all can be read: then the few words that are always there. */
+	if (!read_stack(thread, sp, STACK_WORDS) && !read_stack(thread, sp, 8)) {
+		count_loss(JT_LOSS_UNREAD_STACK);
+		walk->purpose = JT_UNCLASSIFIED;
+		return 0;
+	}
+	walk->purpose = JT_FOREIGN;
+	barrier(); /* or the compiler enters the loop in its middle, which kernels before 6.12 take for a jump back */
+	for (i = 0; i < MAX_WALK_FRAMES; i++) {
 		if (!read_word(thread, step->slot, &step->word))
 			return 0;
 		barrier();
 		word = step->word;
 		at = (step->slot - step->sp) / 8;
-		if (at >= STACK_WORDS)
+		if (at >= step->words)
 			step->repeatable = false;
 		walk->word[i] = word;
 		walk->slot[i] = at;
+		walk->words = at + 1;
 		walk->depth = i + 1;
 		image = image_at(target, word);
 		site = image ? site_at(image, word) : NULL;
@@ -265,15 +281,11 @@ static __noinline int walk_stack(struct jt_target *target, struct thread *thread
 			walk->frames[i] = word - image->start + image->file_offset;
 		if (!site) {
 			/* Leaving jemalloc's decay functions without a reason: the ticker of some malloc or free. */
-			walk->cause = i == 0 ? JT_CAUSE_UNKNOWN : JT_CAUSE_TICK;
+			if (step->sweep && (i > step->sweep || thread->sweep.by_eviction))
+				walk->cause = JT_CAUSE_TICK;
 			break;
 		}
-		if (step->kind == WALK_CAUSE ? site->cause : site->purpose != JT_PASS) {
-			walk->purpose = site->purpose;
-			walk->cause = site->cause;
-			break;
-		}
-		if (!step_frame(thread, site))
+		if (is_settled(step, walk, site, i) || !step_frame(thread, site))
 			break;
 		barrier();
 	}

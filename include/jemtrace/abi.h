@@ -27,7 +27,6 @@ typedef __s64 int64_t;
 #define JT_PAGE_SHIFT 12
 #define JT_MAX_TARGET_IMAGES 4 /* images with a jemalloc that one process may hold */
 #define JT_MAX_IMAGES 256      /* images known at a time */
-#define JT_MAX_FRAMES 8	       /* call sites walked per syscall: 4 are needed in the deepest build seen */
 #define JT_MAX_IOVEC 128       /* jemalloc's process_madvise_max_batch is at most 128 */
 
 /*
@@ -204,9 +203,13 @@ struct jt_site {
 	uint8_t cause;	      /* enum jt_cause that passing here proves, else 0 */
 	uint8_t role;	      /* enum jt_role of a probe; 0 for call sites */
 	uint8_t cache_arg[2]; /* probes: arguments (1..6) that may hold the cache, best first; 0: none */
-	uint8_t pad;
-	uint8_t pushed; /* probes: bytes pushed between the function's entry and the probed instruction */
+	uint8_t pad[2];
 };
+/* What the program of a probe has to know of its site, in one word that comes with each hit; never 0. */
+static inline uint64_t jt_probe_cookie(uint32_t image, const struct jt_site *site)
+{
+	return (uint64_t)image << 32 | (uint32_t)site->role << 16 | (uint32_t)site->cache_arg[0] << 8 | site->cache_arg[1];
+}
 enum jt_cfa { JT_CFA_SP = 0, JT_CFA_BP = 1, JT_CFA_NONE = 2 };
 enum jt_role {
 	JT_ROLE_NONE = 0,
@@ -252,8 +255,8 @@ struct jt_calls {
 
 /* Purged pages that were touched again: only of purges after which the next touch raises a fault, not of MADV_FREE. */
 struct jt_refaults {
-	uint64_t purged_pages;				    /* followed or not */
 	uint64_t followed_pages[JT_STATES];		    /* by source state */
+	uint64_t unfollowed_pages;			    /* sampled out, or beyond what is followed of a range */
 	uint64_t touched_pages[JT_STATES][JT_REFAULT_AGES]; /* of them, by a fault */
 	uint64_t maybe_huge[JT_REFAULT_AGES]; /* such faults that may have brought a huge page: 511 pages more each */
 	uint64_t evicted_chunks;	      /* within a minute of their purge: no room to follow them */
@@ -267,14 +270,13 @@ struct jt_counters {
 	struct jt_calls by_purpose[JT_PURPOSE_SLOTS];
 	uint64_t oversize_extents;
 	int64_t rss_delta_bytes; /* summed over purge calls; error: docs/limits.md */
-	uint64_t rss_delta_calls;
+	uint64_t has_rss_delta;	 /* 1: it was read before and after some call */
 	uint64_t failed_errno_inval;
 	uint64_t failed_errno_other;
 	uint64_t bpf_samples; /* calls of which the programs at enter and exit were timed (1 in 64) ... */
 	uint64_t bpf_sampled_ns;
-	uint64_t probe_hits;
-	uint64_t syscalls; /* memory syscalls seen */
-	uint64_t untimed_calls; /* of `syscalls`: only their enter or only their exit was seen */
+	uint64_t probe_hits; /* of each thread, up to its last call */
+	uint64_t untimed_calls; /* of all calls: only their enter or only their exit was seen */
 	uint64_t collapses;	/* huge pages that the kernel made of small ones */
 	uint64_t collapse_filled; /* pages of theirs that were not there before */
 	struct jt_refaults refaults;
@@ -288,9 +290,9 @@ struct jt_hist_key {
 	uint8_t pad[6];
 };
 struct jt_hist {
-	uint64_t extents; /* process_madvise advises many in one call */
+	uint64_t extents; /* process_madvise advises many in one call; in the map: beyond one for each timed call */
 	uint64_t bytes;
-	uint64_t count; /* calls */
+	uint64_t count; /* timed calls; in the map 0: the buckets have them */
 	uint64_t sum_ns;
 	uint64_t min_ns;
 	uint64_t max_ns;

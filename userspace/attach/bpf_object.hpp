@@ -24,6 +24,7 @@ enum class Events : uint32_t { none = 0, slow = 1, all = 2 };
 struct LoadOptions {
   bool register_all = true;  // processes that map a known image become targets by themselves
   bool time_mmap = false;    // jemalloc gives pages back by mmap (vm.overcommit_memory 2): how long it takes
+  bool mremap = false;       // jemalloc 5 never calls it, but whoever follows address ranges must know of it
   Events events = Events::none;
   uint64_t slow_ns = ~uint64_t{0};
   uint32_t max_targets = 16384;
@@ -32,6 +33,9 @@ struct LoadOptions {
   bool context = false;                 // attach_context() is to work
   uint32_t chunks = 0;  // of 2 MiB whose purged pages are followed, 2 KiB each: a power of two; 0: none
 };
+
+/// Whether this kernel tells of system calls by perf events, whose numbers are in tracefs.
+bool needs_tracefs();
 
 /// What this kernel has, found by trying.
 struct Features {
@@ -57,8 +61,6 @@ class BpfObject {
   Status attach_lifecycle();
   /// madvise and munmap: what every jemalloc uses to give pages back.
   Status attach_syscalls();
-  /// mremap: jemalloc 5 never calls it, but whoever follows address ranges must know of it.
-  Status attach_mremap();
   /// process_madvise: jemalloc 5.3.1 and later. Errc::unsupported when this kernel has no such tracepoint.
   Status attach_process_madvise();
   /// Page faults, and the purges attached after this call. Errc::unsupported when this kernel has no such
@@ -77,14 +79,16 @@ class BpfObject {
     bool lock = false, flushes = false, reclaim = false, oom = false;
   };
   Context attach_context();
-  Result<Uprobes> attach_probes(int file, const std::vector<uint64_t>& offsets);
+  /// `probes`: as (offset in the file, what is there).
+  Result<Uprobes> attach_probes(int file, uint32_t image,
+                                const std::vector<std::pair<uint64_t, jt_site>>& probes);
   /// What begins from here on is not counted.
   void stop_counting();
   /// After stop_counting(): until the programs that were running then have ended, and the maps stand still,
   /// one grace period. Since Linux 7.x one that is preempted in the middle may still finish its call.
   static void wait_for_running();
-  /// Takes all programs off their hooks; the maps stay readable. Takes a grace period per system call's
-  /// tracepoint.
+  /// Takes all programs off their hooks; the maps stay readable. Since 7.0 it takes a grace period per system
+  /// call's tracepoint.
   void detach();
 
   [[nodiscard]] const Features& features() const { return features_; }

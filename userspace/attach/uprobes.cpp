@@ -16,9 +16,6 @@
 namespace jemtrace::attach {
 namespace {
 
-// Linux 6.6, include/uapi/linux/bpf.h: newer than the headers of Debian 12.
-constexpr uint32_t trace_uprobe_multi = 48;
-
 struct UprobeMultiAttr {
   uint32_t prog_fd, target_fd, attach_type, flags;
   uint64_t path, offsets, ref_ctr_offsets, cookies;
@@ -26,7 +23,7 @@ struct UprobeMultiAttr {
 };
 
 int create_multi_link(int prog_fd, const char* path, const std::vector<uint64_t>& offsets,
-                      const std::vector<uint64_t>& cookies = {}, uint32_t attach_type = trace_uprobe_multi) {
+                      const std::vector<uint64_t>& cookies, uint32_t attach_type = trace_uprobe_multi) {
   UprobeMultiAttr attr{};
   attr.prog_fd = static_cast<uint32_t>(prog_fd);
   attr.attach_type = attach_type;
@@ -85,11 +82,12 @@ bool has_uprobe_multi() {
   }
   // A directory cannot be probed: a kernel that knows the link type says EBADF, one that does not says
   // EINVAL.
-  const Fd link(create_multi_link(prog.get(), "/", {0}));
+  const Fd link(create_multi_link(prog.get(), "/", {0}, {}));
   return !link && errno == EBADF;
 }
 
-Result<Uprobes> Uprobes::attach(int prog_fd, int file, const std::vector<uint64_t>& offsets, bool multi) {
+Result<Uprobes> Uprobes::attach(int prog_fd, int file, const std::vector<uint64_t>& offsets,
+                                const std::vector<uint64_t>& cookies, bool multi) {
   const std::string path = path_of(file);
   for (const uint64_t offset : offsets) {
     char byte = 0;
@@ -97,7 +95,7 @@ Result<Uprobes> Uprobes::attach(int prog_fd, int file, const std::vector<uint64_
   }
   Uprobes probes;
   if (multi) {
-    Fd link(create_multi_link(prog_fd, path.c_str(), offsets));
+    Fd link(create_multi_link(prog_fd, path.c_str(), offsets, cookies));
     if (!link) {
       return fail_errno("bpf(BPF_LINK_CREATE, uprobe_multi)");
     }

@@ -67,6 +67,9 @@ CheckItem check_btf() {
 }
 
 CheckItem check_tracefs() {
+  if (!attach::needs_tracefs()) {
+    return {"tracefs", CheckStatus::ok, "not needed before Linux 7.0", {}};
+  }
   const auto tracefs = attach::Tracefs::open();
   if (!tracefs) {
     return {"tracefs", CheckStatus::fail, tracefs.error().message(), tracefs.error().hint};

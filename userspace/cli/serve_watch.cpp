@@ -114,7 +114,7 @@ void ServeWatch::add_cost(serve::Own& own, const jt_counters& counters, uint64_t
   own.sampling_ns += sampling_ns;
   if (counters.bpf_samples > 0) {
     own.bpf_run_ns =
-        own.bpf_run_ns.value_or(0) + counters.bpf_sampled_ns / counters.bpf_samples * counters.syscalls;
+        own.bpf_run_ns.value_or(0) + counters.bpf_sampled_ns / counters.bpf_samples * ledger::calls(counters);
   }
 }
 

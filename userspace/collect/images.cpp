@@ -282,10 +282,10 @@ Status Images::trace(TracedImage& traced, int file) {
   for (const auto& call : traced.image.call_sites) {
     sites.emplace_back(call.return_offset, call.site);
   }
-  std::vector<uint64_t> offsets;
+  std::vector<std::pair<uint64_t, jt_site>> probed;
   for (const auto& probe : choose_probes(traced.image)) {
     sites.emplace_back(probe.offset, probe.site);
-    offsets.push_back(probe.offset);
+    probed.emplace_back(probe.offset, probe.site);
     traced.probed.push_back(probe);
   }
   if (!follows_process_madvise_ && may_use_process_madvise(traced.image.version)) {
@@ -296,8 +296,8 @@ Status Images::trace(TracedImage& traced, int file) {
     }
   }
   TRY(bpf_->set_image(traced.index, kernel_view(traced), sites));
-  if (!offsets.empty()) {
-    auto probes = bpf_->attach_probes(file, offsets);
+  if (!probed.empty()) {
+    auto probes = bpf_->attach_probes(file, traced.index, probed);
     if (probes) {
       traced.probes = std::move(*probes);
     } else {

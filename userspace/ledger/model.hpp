@@ -112,6 +112,9 @@ struct ThreadWork {
   uint64_t calls = 0, latency_ns = 0, bytes = 0;
 };
 
+/// Memory syscalls of all purposes.
+uint64_t calls(const jt_counters& counters);
+
 /// All that happened to one target since a moment.
 struct Totals {
   Transitions transitions;

@@ -19,7 +19,6 @@ Maybe<double> ratio(uint64_t part, uint64_t whole) {
 
 Refaults refaults(const jt_refaults& counted, const Waiting& waiting, bool huge_pages) {
   Refaults out;
-  out.purged_pages = counted.purged_pages;
   out.evicted_pages = counted.evicted_pages;
   out.evicted_chunks = counted.evicted_chunks;
   Touched so_far;
@@ -38,6 +37,7 @@ Refaults refaults(const jt_refaults& counted, const Waiting& waiting, bool huge_
   }
   std::copy(std::begin(counted.followed_pages), std::end(counted.followed_pages), out.followed_from.begin());
   out.followed_pages = std::accumulate(out.followed_from.begin(), out.followed_from.end(), uint64_t{0});
+  out.purged_pages = out.followed_pages + counted.unfollowed_pages;
   return out;
 }
 

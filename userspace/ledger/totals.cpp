@@ -1,4 +1,6 @@
 #include <algorithm>
+#include <iterator>
+#include <numeric>
 
 #include "ledger/model.hpp"
 
@@ -7,7 +9,7 @@ namespace {
 
 jt_refaults difference(const jt_refaults& now, const jt_refaults& earlier) {
   jt_refaults out = now;
-  out.purged_pages -= earlier.purged_pages;
+  out.unfollowed_pages -= earlier.unfollowed_pages;
   for (size_t state = 0; state < JT_STATES; ++state) {
     out.followed_pages[state] -= earlier.followed_pages[state];
     for (size_t age = 0; age < JT_REFAULT_AGES; ++age) {
@@ -41,19 +43,22 @@ jt_counters difference(const jt_counters& now, const jt_counters& earlier) {
   }
   out.oversize_extents -= earlier.oversize_extents;
   out.rss_delta_bytes -= earlier.rss_delta_bytes;
-  out.rss_delta_calls -= earlier.rss_delta_calls;
   out.failed_errno_inval -= earlier.failed_errno_inval;
   out.failed_errno_other -= earlier.failed_errno_other;
   out.bpf_samples -= earlier.bpf_samples;
   out.bpf_sampled_ns -= earlier.bpf_sampled_ns;
   out.probe_hits -= earlier.probe_hits;
-  out.syscalls -= earlier.syscalls;
   out.untimed_calls -= earlier.untimed_calls;
   out.refaults = difference(now.refaults, earlier.refaults);
   return out;
 }
 
 }  // namespace
+
+uint64_t calls(const jt_counters& counters) {
+  return std::accumulate(std::begin(counters.by_purpose), std::end(counters.by_purpose), uint64_t{0},
+                         [](uint64_t sum, const jt_calls& some) { return sum + some.calls; });
+}
 
 Totals Totals::since(const Totals& earlier) const {
   Totals out;

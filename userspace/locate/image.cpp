@@ -190,7 +190,6 @@ void add_probe(const ElfFile& file, const Symbols& symbols, const ProbePlan& pla
   probe.site.role = static_cast<uint8_t>(plan.role);
   probe.site.cache_arg[0] = plan.cache_arg[0];
   probe.site.cache_arg[1] = plan.cache_arg[1];
-  probe.site.pushed = point->pushed;
   image.probes.push_back(std::move(probe));
 }
 

@@ -47,7 +47,7 @@ struct ProbeSite {
   uint64_t offset = 0;  // in the file: of the instruction chosen, which may lie behind endbr64
   CostClass cost = CostClass::single_step;
   std::string instruction;  // "push r15", for people
-  jt_site site{};           // role, cache_arg, pushed
+  jt_site site{};           // role, cache_arg
 };
 
 /// A call instruction inside jemalloc: its return address and how to step over the frame of its function.

@@ -191,7 +191,7 @@ bool sound(const jt_site& site) {
   return site.cfa_offset >= 0 && site.cfa_offset <= max_frame && site.saved_bp <= 0 &&
          site.saved_bp >= -max_frame && site.cfa_register <= JT_CFA_NONE && site.purpose < JT_PURPOSES &&
          site.cause < JT_CAUSES && site.role <= JT_ROLE_EVICT && site.cache_arg[0] <= last_argument &&
-         site.cache_arg[1] <= last_argument && site.pad == 0;
+         site.cache_arg[1] <= last_argument && site.pad[0] == 0 && site.pad[1] == 0;
 }
 
 bool sound(const ProbeSite& probe) {

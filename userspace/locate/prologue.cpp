@@ -104,7 +104,6 @@ std::optional<ProbePoint> choose_probe(std::span<const uint8_t> code) {
   const uint32_t entry = is_endbr64(code) ? 4 : 0;
   std::optional<ProbePoint> fallback;
   uint32_t at = entry;
-  uint8_t pushed = 0;
   for (int step = 0; step <= max_lookahead && at < code.size(); ++step) {
     const auto decoded = decode(code.subspan(at));
     if (!decoded) {
@@ -114,16 +113,13 @@ std::optional<ProbePoint> choose_probe(std::span<const uint8_t> code) {
     // A nop further in may be the alignment of a loop's head, reached again by a jump; at the entry it is
     // not.
     if (is_emulated_push(bytes) || (at == entry && is_emulated_nop(bytes))) {
-      return ProbePoint{at, CostClass::emulated, pushed, text_of(*decoded)};
+      return ProbePoint{at, CostClass::emulated, text_of(*decoded)};
     }
     if (!fallback) {
-      fallback = ProbePoint{at, CostClass::single_step, 0, text_of(*decoded)};
+      fallback = ProbePoint{at, CostClass::single_step, text_of(*decoded)};
     }
     if (!is_harmless(*decoded)) {
       break;
-    }
-    if (is_push(*decoded)) {
-      pushed = static_cast<uint8_t>(pushed + (decoded->info.operand_width == 16 ? 2 : 8));
     }
     at += decoded->info.length;
   }

@@ -13,7 +13,6 @@ namespace jemtrace::locate {
 struct ProbePoint {
   uint32_t offset = 0;  // from the entry
   CostClass cost = CostClass::single_step;
-  uint8_t pushed = 0;       // bytes pushed between the entry and here
   std::string instruction;  // "push r15"
 };
 

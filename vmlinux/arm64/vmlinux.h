@@ -336,6 +336,7 @@ struct pt_regs {
 	u64 pc;
 	u64 pstate;
 	u64 orig_x0;
+	s32 syscallno;
 };
 
 struct mm_rss_stat___before_6_2 {

@@ -70,7 +70,6 @@ Image sample() {
   ProbeSite probe{"ecache_evict", 0x2104, CostClass::emulated, "push r15", {}};
   probe.site.role = JT_ROLE_EVICT;
   probe.site.cache_arg[0] = 4;
-  probe.site.pushed = 8;
   image.probes = {probe};
   image.call_sites = {call_site(0x2110), call_site(0x2120), call_site(0x2130)};
   image.cache_state_offset = 112;
@@ -152,7 +151,6 @@ TEST(ImageFile, gives_back_every_field) {
   EXPECT_EQ(image.probes[0].cost, CostClass::emulated);
   EXPECT_EQ(image.probes[0].instruction, "push r15");
   EXPECT_EQ(image.probes[0].site.cache_arg[0], 4);
-  EXPECT_EQ(image.probes[0].site.pushed, 8);
   ASSERT_EQ(image.call_sites.size(), 3u);
   EXPECT_EQ(image.call_sites[2].return_offset, 0x2130u);
   EXPECT_EQ(image.call_sites[2].site.saved_bp, -16);
@@ -212,7 +210,7 @@ TEST(ImageFile, refuses_numbers_that_mean_nothing) {
   EXPECT_TRUE(refuses([](Image& i) { i.call_sites[0].site.cfa_offset = -8; }));
   EXPECT_TRUE(refuses([](Image& i) { i.call_sites[0].site.cfa_offset = 1 << 20; }));
   EXPECT_TRUE(refuses([](Image& i) { i.call_sites[0].site.saved_bp = 8; }));
-  EXPECT_TRUE(refuses([](Image& i) { i.call_sites[0].site.pad = 1; }));
+  EXPECT_TRUE(refuses([](Image& i) { i.call_sites[0].site.pad[0] = 1; }));
   EXPECT_TRUE(refuses([](Image& i) { i.call_sites[0].return_offset = 0x5000; }));  // not ascending
   EXPECT_TRUE(refuses([](Image& i) { i.text.offset = ~uint64_t{0}; }));
   EXPECT_TRUE(refuses([](Image& i) { i.text.vaddr = ~uint64_t{0}; }));

@@ -58,7 +58,7 @@ inline void add(ledger::Totals& totals, jt_transition transition, jt_payer payer
 /// within a minute.
 inline ledger::Refaults refaults() {
   jt_refaults counted{};
-  counted.purged_pages = 5760;
+  counted.unfollowed_pages = 760;
   counted.followed_pages[JT_STATE_DIRTY] = 1000;
   counted.followed_pages[JT_STATE_MUZZY] = 4000;
   counted.touched_pages[JT_STATE_DIRTY][JT_REFAULT_1S] = 100;
