@@ -57,9 +57,11 @@ static __always_inline void classify_call(struct jt_target *target, struct threa
 	}
 	if (thread->sweep.number && !thread->sweep.extents)
 		kind = WALK_FIRST;
+	barrier_var(kind); /* any number to the verifier, which would else follow each kind by itself */
 	walk_stack(target, thread, kind, regs.sp + 8 * (target->images[0].wrapper_words & 3), regs.bp);
 	walk = current_walk(thread);
-	if (kind == WALK_FIRST && walk->purpose == JT_PURGE_SWEEP)
+	barrier(); /* or one load of the kind serves both, whose copy 5.10 does not know to be bounded */
+	if (thread->step.kind == WALK_FIRST && walk->purpose == JT_PURGE_SWEEP)
 		thread->sweep.cause = walk->cause;
 	call->purpose = walk->purpose;
 	call->image = walk->image;

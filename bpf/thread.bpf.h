@@ -30,7 +30,7 @@ struct sweep {
 	__u32 number; /* counts this thread's sweeps */
 	__u8 state;   /* enum jt_state of the cache */
 	__u8 cause;   /* once its first purge has been seen */
-	bool by_eviction; /* announced from inside the function whose frame says that it is a sweep */
+	__u8 by_eviction; /* announced from inside the function whose frame says that it is a sweep */
 	__u8 pad[5];
 };
 
@@ -61,7 +61,7 @@ struct step {
 	__u32 kind;	 /* enum walk_kind */
 	__u32 words;	 /* of the stack that `stack` holds */
 	__u32 sweep;	 /* 1 + the frame that proves a sweep; 0: none yet */
-	bool repeatable; /* all that decided is in `stack` and at known distances */
+	__u8 repeatable; /* all that decided is in `stack` and at known distances */
 	__u8 pad[3];
 };
 

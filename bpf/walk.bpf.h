@@ -205,19 +205,36 @@ static __always_inline struct known_walk *current_walk(struct thread *thread)
 	return &thread->walks[kind < WALK_KINDS ? kind : 0];
 }
 
-/* Does the walk end here, at a call site that has a purpose, or a cause? */
+static __always_inline __u32 is_nonzero(__u32 value)
+{
+	value |= -value;
+	barrier_var(value); /* or the compiler makes a branch of it */
+	return value >> 31;
+}
+
+/*
+ * Does the walk end here, at a call site that has a purpose, and for WALK_FIRST a cause? Without a branch: the verifier
+ * would follow both sides of each in every round.
+ */
 static __always_inline bool is_settled(struct step *step, struct known_walk *walk, const struct jt_site *site, __u32 frame)
 {
-	if (!step->sweep) {
-		if (site->purpose == JT_PASS)
-			return false;
-		walk->purpose = site->purpose;
-		if (step->kind != WALK_FIRST || site->purpose != JT_PURGE_SWEEP)
-			return true;
-		step->sweep = frame + 1;
-	}
-	walk->cause = site->cause;
-	return site->cause != JT_CAUSE_UNKNOWN;
+	__u32 found = (is_nonzero(step->sweep) ^ 1) & is_nonzero(site->purpose ^ JT_PASS);
+	__u32 goes_on = found & (is_nonzero(step->kind ^ WALK_FIRST) ^ 1) & (is_nonzero(site->purpose ^ JT_PURGE_SWEEP) ^ 1);
+	__u32 cause;
+
+	walk->purpose ^= (walk->purpose ^ site->purpose) & -found;
+	step->sweep |= (frame + 1) & -goes_on;
+	cause = site->cause & -is_nonzero(step->sweep);
+	walk->cause = cause;
+	return (found & (goes_on ^ 1)) | is_nonzero(cause);
+}
+
+/* Leaving jemalloc's decay functions without a reason: the ticker of some malloc or free. */
+static __always_inline void settle_tick(const struct thread *thread, struct known_walk *walk, __u32 frame)
+{
+	__u32 sweep = thread->step.sweep;
+
+	walk->cause = JT_CAUSE_TICK * (is_nonzero(sweep) & (is_less(sweep, frame) | thread->sweep.by_eviction));
 }
 
 /*
@@ -265,8 +282,7 @@ static __noinline int walk_stack(struct jt_target *target, struct thread *thread
 		barrier();
 		word = step->word;
 		at = (step->slot - step->sp) / 8;
-		if (at >= step->words)
-			step->repeatable = false;
+		step->repeatable &= is_less(at, step->words);
 		walk->word[i] = word;
 		walk->slot[i] = at;
 		walk->words = at + 1;
@@ -280,9 +296,7 @@ static __noinline int walk_stack(struct jt_target *target, struct thread *thread
 		if (i < 3 && image)
 			walk->frames[i] = word - image->start + image->file_offset;
 		if (!site) {
-			/* Leaving jemalloc's decay functions without a reason: the ticker of some malloc or free. */
-			if (step->sweep && (i > step->sweep || thread->sweep.by_eviction))
-				walk->cause = JT_CAUSE_TICK;
+			settle_tick(thread, walk, i);
 			break;
 		}
 		if (is_settled(step, walk, site, i) || !step_frame(thread, site))
