@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "advise/calibrate.hpp"
 #include "util/text.hpp"
 
 namespace jemtrace::advise {
@@ -30,9 +31,15 @@ std::string bytes(double amount) {
   return human_bytes(static_cast<uint64_t>(std::max(0.0, amount)));
 }
 
+/// A short grid is played more often: what is drawn matters less.
+unsigned plays_of(const std::vector<Settings>& grid) {
+  constexpr size_t affordable = 96;
+  return static_cast<unsigned>(std::clamp<size_t>(affordable / std::max<size_t>(grid.size(), 1), 1, 8));
+}
+
 Fit fit_of(const Input& in) {
   const Outcome out = simulate(in.activity, in.current, in.model, in.costs,
-                               in.activity.from_start ? Begin::empty : Begin::as_read);
+                               in.activity.from_start ? Begin::empty : Begin::as_read, 3);
   Fit fit = {.simulated_resident_bytes = out.mean_resident * static_cast<double>(in.activity.page_bytes),
              .measured_resident_bytes = in.measured.mean_resident_bytes,
              .simulated_purged_pages = out.purged(),
@@ -49,12 +56,11 @@ Fit fit_of(const Input& in) {
 
 /// Arenas whose decay times are others count little: they have few readings in which pages move.
 void add(Chances& all, const Chances& one) {
-  all.ready += one.ready;
-  all.waiting += one.waiting;
+  all.tries += one.tries;
+  all.tries_ns += one.tries_ns;
+  all.came += one.came;
   all.taken += one.taken;
-  all.span_ns += one.span_ns;
   all.waited_ns += one.waited_ns;
-  all.epoch_ns = std::max(all.epoch_ns, one.epoch_ns);
 }
 
 double mean_held_bytes(const Activity& activity) {
@@ -237,14 +243,40 @@ void add_caveats(Advice& advice, const ledger::TrendReport& trend) {
   }
 }
 
+std::optional<uint64_t> oversize_pages(int major, int minor,
+                                       const std::map<std::string, ledger::Setting>& options,
+                                       uint64_t page_bytes) {
+  constexpr uint64_t usual_bytes = uint64_t{8} << 20;
+  if (major == 5 && minor < 2) {
+    return std::nullopt;
+  }
+  const auto found = options.find("oversize_threshold");
+  const uint64_t bytes =
+      found == options.end() ? usual_bytes : std::strtoull(found->second.value.c_str(), nullptr, 10);
+  return bytes == 0 ? std::nullopt : std::optional(std::max<uint64_t>(1, bytes / page_bytes));
+}
+
 }  // namespace
 
 const char* name(CostSource source) {
   return source == CostSource::measured ? "target" : "host";
 }
 
+double purged_extent_pages(const Activity& activity) {
+  uint64_t extents = 0;
+  uint64_t purged = 0;
+  for (const ArenaActivity& arena : activity.arenas) {
+    if (arena.dirty_extents && arena.dirty_purged) {
+      extents += *arena.dirty_extents;
+      purged += *arena.dirty_purged;
+    }
+  }
+  return extents == 0 ? 1
+                      : std::clamp(static_cast<double>(purged) / static_cast<double>(extents), 1.0, 4096.0);
+}
+
 Model make_model(const Activity& activity, const std::string& version, const Settings& current,
-                 const std::map<std::string, ledger::Setting>& options, const ledger::Totals& totals) {
+                 const std::map<std::string, ledger::Setting>& options) {
   Model model;
   model.usual = current;
   const auto [major, minor] = major_minor(version);
@@ -256,30 +288,12 @@ Model make_model(const Activity& activity, const std::string& version, const Set
     model.background_threads =
         static_cast<unsigned>(std::clamp(std::atoi(found->second.value.c_str()), 1, 4096));
   }
-  uint64_t extents = 0;
-  uint64_t purged = 0;
-  double freed = 0;
+  model.oversize_pages = oversize_pages(major, minor, options, activity.page_bytes);
   Chances busy;
   Chances idle;
   for (const ArenaActivity& arena : activity.arenas) {
-    if (arena.dirty_extents && arena.dirty_purged) {
-      extents += *arena.dirty_extents;
-      purged += *arena.dirty_purged;
-    }
-    for (size_t i = 1; i < arena.points.size(); ++i) {
-      freed += static_cast<double>(freed_between(arena.points[i - 1], arena.points[i]));
-    }
     add(busy, arena.busy);
     add(idle, arena.idle);
-  }
-  if (extents > 0) {
-    model.extent_pages = std::max(1.0, static_cast<double>(purged) / static_cast<double>(extents));
-  }
-  const uint64_t oversize = totals.counters.by_purpose[JT_PURGE_OVERSIZE].bytes;
-  const bool had_a_chance = current.dirty_ms > 0;
-  if (had_a_chance && freed > 0) {
-    model.oversize_share = std::clamp(
-        static_cast<double>(oversize) / static_cast<double>(activity.page_bytes) / freed, 0.0, 1.0);
   }
   model.busy_chances = busy_rate(busy);
   model.idle_chances = idle_rate(idle);
@@ -311,6 +325,7 @@ void measure_costs(const ledger::Totals& totals, uint64_t page_bytes, Costs& cos
 }
 
 Advice make_advice(Input input, const std::vector<Settings>& grid) {
+  calibrate(input);
   Advice advice{.input = std::move(input),
                 .candidates = {},
                 .fit = {},
@@ -323,7 +338,7 @@ Advice make_advice(Input input, const std::vector<Settings>& grid) {
     if (settings == in.current) {
       advice.current = advice.candidates.size();
     }
-    advice.candidates.push_back({settings, simulate(in.activity, settings, in.model, in.costs, begin)});
+    advice.candidates.push_back({settings, simulate(in.activity, settings, in.model, in.costs, begin, plays_of(grid))});
   }
   mark_front(advice.candidates);
   advice.fit = fit_of(in);

@@ -48,6 +48,7 @@ struct Input {
   Measured measured;
   uint64_t period_ns = 0;            // between two readings, on average
   std::vector<std::string> caveats;  // one sentence each
+  std::vector<Input> others;         // recordings of the same program under other settings
 };
 
 /// The present settings, simulated, beside what was measured: how far to trust the rest.
@@ -92,7 +93,10 @@ Advice make_advice(Input input, const std::vector<Settings>& grid);
 
 /// The model of a process: by its version, and by what was seen. `boot`: its options, by name.
 Model make_model(const Activity& activity, const std::string& version, const Settings& current,
-                 const std::map<std::string, ledger::Setting>& options, const ledger::Totals& totals);
+                 const std::map<std::string, ledger::Setting>& options);
+
+/// Of an extent that was purged, on average, between 1 and 4096.
+double purged_extent_pages(const Activity& activity);
 
 /// What a page cost in the purges that were measured; the calibrated value stays where there were too few.
 void measure_costs(const ledger::Totals& totals, uint64_t page_bytes, Costs& costs, CostOrigins& origins);

@@ -29,6 +29,10 @@ Json arena_object(const advise::ArenaActivity& arena) {
     points.push_back(
         {point.at, point.active, point.dirty, point.muzzy, maybe(point.gone), maybe(point.taken)});
   }
+  Json asked = Json::array();
+  for (const advise::Asked& one : arena.asked) {
+    asked.push_back({one.pages, one.extents});
+  }
   std::string chances;
   std::transform(arena.chances.begin(), arena.chances.end(), std::back_inserter(chances),
                  [](advise::Chance chance) { return static_cast<char>(chance); });
@@ -38,7 +42,7 @@ Json arena_object(const advise::ArenaActivity& arena) {
           {"dirty_start", decay_object(arena.dirty_start)},
           {"muzzy_start", decay_object(arena.muzzy_start)},
           {"chances", chances},
-          {"block_pages", maybe(arena.block_pages)},
+          {"asked", asked},
           {"points", points}};
 }
 
@@ -52,8 +56,8 @@ Json costs_object(const advise::Input& in) {
 }
 
 Json model_object(const advise::Model& model) {
-  return {{"extent_pages", model.extent_pages},
-          {"oversize_share", model.oversize_share},
+  return {{"oversize_pages", maybe(model.oversize_pages)},
+          {"changing_share", model.changing_share},
           {"touched_share", model.touched_share},
           {"own_background", model.own_background},
           {"background_ends_oversize", model.background_ends_oversize},
@@ -146,6 +150,10 @@ Json series_line(const advise::Input& in) {
   for (const advise::ArenaActivity& arena : in.activity.arenas) {
     arenas.push_back(arena_object(arena));
   }
+  Json others = Json::array();
+  for (const advise::Input& other : in.others) {
+    others.push_back(series_line(other));
+  }
   return {{"type", "series"},
           {"pid", in.pid},
           {"comm", text(in.comm)},
@@ -159,7 +167,8 @@ Json series_line(const advise::Input& in) {
           {"model", model_object(in.model)},
           {"measured", measured_object(in.measured)},
           {"times_ns", in.activity.times_ns},
-          {"arenas", arenas}};
+          {"arenas", arenas},
+          {"others", others}};
 }
 
 Json advice_line(const advise::Advice& advice) {

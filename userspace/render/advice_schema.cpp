@@ -46,8 +46,10 @@ Json costs() {
 }
 
 Json model() {
-  return object({{"extent_pages", described(of_type("number"), "mean size of a purged extent")},
-                 {"oversize_share", described(of_type("number"), "of the freed pages, purged within free()")},
+  return object({{"oversize_pages", described(or_null(of_type("integer")),
+                                             "extents of this size and more are purged within free()")},
+                 {"changing_share",
+                  described(of_type("number"), "of the pages in use at most, those that are replaced by others")},
                  {"touched_share",
                   described(of_type("number"), "of the purged pages that are taken again, those that fault")},
                  {"own_background",
@@ -109,7 +111,8 @@ Json series_schema() {
        {"muzzy_decay_ms", of_type("integer")},
        {"dirty_start", decay_start()},
        {"muzzy_start", decay_start()},
-       {"block_pages", described(or_null(of_type("number")), "mean size of what was asked for")},
+       {"asked",
+        described(array_of(array_of(of_type("integer"))), "pages of a block; how many blocks were asked for")},
        {"points",
         described(array_of(array_of(or_null(of_type("integer")))),
                   "index into times_ns; active, dirty, muzzy pages; purged from these, asked for, so far")}});
@@ -126,7 +129,9 @@ Json series_schema() {
                  {"model", model()},
                  {"measured", measured()},
                  {"times_ns", array_of(of_type("integer"))},
-                 {"arenas", array_of(arena)}});
+                 {"arenas", array_of(arena)},
+                 {"others", described(array_of(of_type("object")),
+                                      "as this: the same program under other settings")}});
 }
 
 Json advice_schema() {
