@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "advise/calibrate.hpp"
+#include "advise/parallel.hpp"
 #include "util/text.hpp"
 
 namespace jemtrace::advise {
@@ -33,8 +34,25 @@ std::string bytes(double amount) {
 
 /// A short grid is played more often: what is drawn matters less.
 unsigned plays_of(const std::vector<Settings>& grid) {
-  constexpr size_t affordable = 96;
+  constexpr size_t affordable = 48;
   return static_cast<unsigned>(std::clamp<size_t>(affordable / std::max<size_t>(grid.size(), 1), 1, 8));
+}
+
+void play(Candidate& candidate, const Input& in, Begin begin, unsigned plays) {
+  const auto play_with = [&](double changing_share) {
+    Model model = in.model;
+    model.changing_share = changing_share;
+    return simulate(in.activity, candidate.settings, model, in.costs, begin, plays);
+  };
+  candidate.outcome = play_with(in.model.changing_share);
+  candidate.least_refaulted = candidate.most_refaulted = candidate.outcome.refaulted;
+  for (const double share : {in.least_changing, in.most_changing}) {
+    if (share != in.model.changing_share) {
+      const uint64_t refaulted = play_with(share).refaulted;
+      candidate.least_refaulted = std::min(candidate.least_refaulted, refaulted);
+      candidate.most_refaulted = std::max(candidate.most_refaulted, refaulted);
+    }
+  }
 }
 
 Fit fit_of(const Input& in) {
@@ -213,6 +231,33 @@ std::vector<Recommendation> recommend(const Advice& advice) {
   return out;
 }
 
+/// What the recordings leave open, where it is more than chance: for the settings in the middle.
+void add_open_refaults(Advice& advice) {
+  constexpr uint64_t few_pages = 4096;
+  constexpr double much = 0.15;
+  std::vector<double> fewer;
+  std::vector<double> more;
+  for (const Candidate& candidate : advice.candidates) {
+    if (const uint64_t said = candidate.outcome.refaulted; said >= few_pages) {
+      fewer.push_back(1 - static_cast<double>(candidate.least_refaulted) / static_cast<double>(said));
+      more.push_back(static_cast<double>(candidate.most_refaulted) / static_cast<double>(said) - 1);
+    }
+  }
+  const auto median = [](std::vector<double>& of) {
+    std::sort(of.begin(), of.end());
+    return of.empty() ? 0 : of[of.size() / 2];
+  };
+  const double less = median(fewer);
+  const double over = median(more);
+  if (std::max(less, over) > much) {
+    advice.input.caveats.push_back(fmt::format(
+        "how much of its memory is replaced all the time does not follow from what was recorded: pages touched "
+        "again under other settings may as well be {:.0f} % fewer or {:.0f} % more; a recording under a "
+        "shorter decay time, given as a second file, or jemtrace sweep tells",
+        100 * less, 100 * over));
+  }
+}
+
 void add_caveats(Advice& advice, const ledger::TrendReport& trend) {
   Input& in = advice.input;
   const double seconds = static_cast<double>(in.activity.span_ns()) / 1e9;
@@ -233,6 +278,7 @@ void add_caveats(Advice& advice, const ledger::TrendReport& trend) {
         "the program switched background threads on by itself: background_thread in its options does not "
         "change that");
   }
+  add_open_refaults(advice);
   if (trend.trend == ledger::Trend::ratcheting) {
     in.caveats.push_back(
         fmt::format("active memory grows by {}/s: no decay setting stops that", bytes(trend.per_second)));
@@ -338,8 +384,9 @@ Advice make_advice(Input input, const std::vector<Settings>& grid) {
     if (settings == in.current) {
       advice.current = advice.candidates.size();
     }
-    advice.candidates.push_back({settings, simulate(in.activity, settings, in.model, in.costs, begin, plays_of(grid))});
+    advice.candidates.push_back({.settings = settings});
   }
+  in_parallel(grid.size(), [&](size_t i) { play(advice.candidates[i], in, begin, plays_of(grid)); });
   mark_front(advice.candidates);
   advice.fit = fit_of(in);
   advice.futile = futile(advice);

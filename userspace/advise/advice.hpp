@@ -43,6 +43,9 @@ struct Input {
   Activity activity;
   Settings current;
   Model model;
+  /// With shares from here to there of changing blocks (Model::changing_share) the simulator says much the same
+  /// of what was recorded.
+  double least_changing = 1, most_changing = 1;
   Costs costs;
   CostOrigins origins;
   Measured measured;

@@ -1,11 +1,19 @@
 #include "advise/calibrate.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <functional>
+#include <vector>
+
+#include "advise/parallel.hpp"
 
 namespace jemtrace::advise {
 namespace {
+
+constexpr std::array shares = {1.0, 1.0 / 2, 1.0 / 4, 1.0 / 8, 1.0 / 16, 1.0 / 32};
+// Differences of a misfit, which is a sum of relative errors.
+constexpr double cannot_tell = 0.02, may_be = 0.1;
 
 using Recordings = std::vector<std::reference_wrapper<const Input>>;
 
@@ -83,24 +91,28 @@ void calibrate(Input& input) {
   model.busy_chances = mean(recordings, &Model::busy_chances);
   model.idle_chances = mean(recordings, &Model::idle_chances);
 
-  constexpr double least_share = 1.0 / 32;
-  constexpr double can_tell = 0.05;
-  double least = 0;
-  double best = 1;
-  for (double share = 1; share >= least_share; share /= 2) {
-    model.changing_share = share;
-    double sum = 0;
+  std::vector<double> misfits(shares.size());
+  in_parallel(shares.size(), [&](size_t i) {
     for (const Input& one : recordings) {
       Model own = model;
       own.usual = one.model.usual;
-      sum += misfit(one, own);
+      own.changing_share = shares[i];
+      misfits[i] += misfit(one, own) / static_cast<double>(recordings.size());
     }
-    if (share == 1 || sum < least - can_tell * static_cast<double>(recordings.size())) {
-      least = sum;
-      best = share;
+  });
+  const double least = *std::min_element(misfits.begin(), misfits.end());
+  const auto first_within = [&](double more) {
+    return std::find_if(misfits.begin(), misfits.end(), [&](double one) { return one <= least + more; });
+  };
+  const auto share_at = [&](auto found) { return shares[static_cast<size_t>(found - misfits.begin())]; };
+  model.changing_share = share_at(first_within(cannot_tell));
+  input.most_changing = share_at(first_within(may_be));
+  input.least_changing = model.changing_share;
+  for (size_t i = 0; i < shares.size(); ++i) {
+    if (misfits[i] <= least + may_be) {
+      input.least_changing = std::min(input.least_changing, shares[i]);
     }
   }
-  model.changing_share = best;
   input.model = model;
 }
 

@@ -16,6 +16,7 @@ namespace jemtrace::advise {
 struct Candidate {
   Settings settings;
   Outcome outcome;
+  uint64_t least_refaulted = 0, most_refaulted = 0;  // what the recordings leave open
   bool front = false;  // no other one needs less memory and less CPU
 };
 

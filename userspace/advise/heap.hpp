@@ -31,6 +31,8 @@ class Heap {
 
   [[nodiscard]] uint64_t pages(State state) const { return pages_[state]; }
   [[nodiscard]] uint64_t pages_of(Id extent) const { return extents_[extent].pages; }
+  /// What was purged so far does not count when it is taken again.
+  void forget_purges() { purged_.assign(purged_.size(), false); }
   /// Since the start: purged pages that were taken again; muzzy ones that were.
   [[nodiscard]] uint64_t returned() const { return returned_; }
   [[nodiscard]] uint64_t reused() const { return reused_; }

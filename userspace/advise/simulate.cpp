@@ -18,11 +18,11 @@ constexpr uint64_t most_pieces = 250;             // of the time between two rea
 constexpr uint64_t defer_threshold = 1024;        // ARENA_DEFERRED_PURGE_NPAGES_THRESHOLD
 constexpr uint64_t least_sleep_ns = 100'000'000;  // BACKGROUND_THREAD_MIN_INTERVAL_NS
 constexpr uint64_t forever = Decay::never;
-constexpr uint64_t settle_ns = 40'000'000'000;
+constexpr uint64_t settle_ns = 20'000'000'000;
 constexpr unsigned most_passes = 8;
-// A heap of more blocks, or that takes more in all, is played as a smaller one of the same kind: a 20th of both,
-// if need be.
-constexpr double most_blocks = 20'000, most_takes = 200'000;
+// A heap of more blocks, or that takes more in all, is played as a smaller one of the same kind. Not a smaller
+// one than need be: the fewer unused extents there are, the fewer blocks one is found for.
+constexpr double most_blocks = 20'000, most_takes = 1'000'000;
 constexpr double slack = 0.25;  // of the pages that take part in the replacing: more or fewer at times
 
 /// Decay passes on application threads, by how long they took.
@@ -66,7 +66,6 @@ class Stalls {
 /// of those that stay.
 class Blocks {
  public:
-  Blocks() = default;
   explicit Blocks(double changing_pages) : changing_pages_(changing_pages) {}
 
   [[nodiscard]] bool empty() const { return changing_.empty() && staying_.empty(); }
@@ -91,7 +90,7 @@ class Blocks {
   }
 
  private:
-  double changing_pages_ = std::numeric_limits<double>::infinity();
+  double changing_pages_;
   double held_ = 0;  // by those that change
   std::vector<Heap::Id> changing_, staying_;
 };
@@ -205,9 +204,9 @@ class Simulation {
                   Decay(own.dirty_ms, begin_ns_, seed),
                   Decay(own.muzzy_ms, begin_ns_, seed + 1),
                   Heap(oversize_pages(own)),
-                  model_.changing_share < 1
-                      ? Blocks(model_.changing_share * static_cast<double>(most_active / scale))
-                      : Blocks()};
+                  Blocks(model_.changing_share < 1
+                             ? model_.changing_share * static_cast<double>(most_active / scale)
+                             : std::numeric_limits<double>::infinity())};
       if (begin != Begin::empty && from.points.front().at == 0) {
         place(arena);
       }
@@ -260,7 +259,7 @@ class Simulation {
     const uint64_t active = first.active / arena.scale;
     const uint64_t dirty = first.dirty / arena.scale;
     const uint64_t muzzy = first.muzzy / arena.scale;
-    while (held(arena.heap) < active + dirty + muzzy) {
+    while (arena.heap.pages(Heap::active) < active || held(arena.heap) < active + dirty + muzzy) {
       take_one(arena, false);
     }
     while (!arena.blocks.empty() && arena.heap.pages(Heap::active) > active) {
@@ -286,12 +285,13 @@ class Simulation {
     last_ns_ = begin_ns_;
     for (Arena& arena : arenas_) {
       arena.next = 0;
+      arena.dirty_decay = Decay(arena.settings.dirty_ms, begin_ns_, 0);
+      arena.muzzy_decay = Decay(arena.settings.muzzy_ms, begin_ns_, 1);
       if (arena.from->points.front().at == 0) {
-        place(arena);
-        arena.dirty_decay = Decay(arena.settings.dirty_ms, begin_ns_, 0);
-        arena.muzzy_decay = Decay(arena.settings.muzzy_ms, begin_ns_, 1);
         arena.dirty_decay.resume(arena.from->dirty_start);
         arena.muzzy_decay.resume(arena.from->muzzy_start);
+        place(arena);
+        arena.heap.forget_purges();  // as of what was purged before somebody watched nothing is known
       }
     }
     if (settings_.background) {

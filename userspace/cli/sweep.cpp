@@ -7,6 +7,7 @@
 
 #include "advise/advice.hpp"
 #include "advise/calibrate.hpp"
+#include "advise/parallel.hpp"
 #include "cli/run.hpp"
 #include "cli/watch.hpp"
 #include "util/text.hpp"
@@ -25,8 +26,6 @@ struct Sum {
   unsigned purged_known = 0, refaulted_known = 0;
   int exit_status = 0;
 };
-
-constexpr unsigned plays = 8;  // of the simulator, for each setting
 
 class Sweep {
  public:
@@ -215,11 +214,16 @@ class Sweep {
       trial.cpu_s = sum.cpu_s / runs;
       trial.worst_spread = (sum.most_rss - sum.least_rss) / std::max(1.0, trial.measured.mean_rss_bytes);
     }
-    trial.predicted =
-        advise::simulate(input_->activity, grid_[which], input_->model, input_->costs, advise::Begin::empty, plays);
-    trial.predicted_rss_bytes =
-        trial.predicted->mean_resident * static_cast<double>(input_->activity.page_bytes) + elsewhere_bytes_;
     return trial;
+  }
+
+  void predict(Trial& trial) const {
+    constexpr unsigned plays = 8;
+    const advise::Input& in = *input_;
+    trial.predicted =
+        advise::simulate(in.activity, trial.settings, in.model, in.costs, advise::Begin::empty, plays);
+    trial.predicted_rss_bytes =
+        trial.predicted->mean_resident * static_cast<double>(in.activity.page_bytes) + elsewhere_bytes_;
   }
 
   [[nodiscard]] advise::SweepReport report_of() const {
@@ -231,6 +235,7 @@ class Sweep {
     for (size_t i = 0; i < grid_.size(); ++i) {
       report.trials.push_back(trial_of(i));
     }
+    advise::in_parallel(grid_.size(), [&](size_t i) { predict(report.trials[i]); });
     return report;
   }
 

@@ -107,6 +107,9 @@ Json candidates(const advise::Advice& advice) {
     Json object = settings_object(candidate.settings);
     object.update(outcome_object(candidate.outcome, advice.input.activity.page_bytes));
     object["pareto"] = candidate.front;
+    const auto per_s = [&](uint64_t pages) { return static_cast<double>(pages) / candidate.outcome.seconds; };
+    object["least_refaulted_pages_per_s"] = per_s(candidate.least_refaulted);
+    object["most_refaulted_pages_per_s"] = per_s(candidate.most_refaulted);
     array.push_back(std::move(object));
   }
   return array;

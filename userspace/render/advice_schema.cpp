@@ -136,7 +136,11 @@ Json series_schema() {
 
 Json advice_schema() {
   const Json candidate =
-      object(settings() + outcome() + std::vector<Property>{{"pareto", of_type("boolean")}});
+      object(settings() + outcome() +
+             std::vector<Property>{{"pareto", of_type("boolean")},
+                                   {"least_refaulted_pages_per_s",
+                                    described(of_type("number"), "as few as the recordings leave open")},
+                                   {"most_refaulted_pages_per_s", of_type("number")}});
   const Json recommendation =
       object(std::vector<Property>{
                  {"goal", choice({"memory", "balanced", "latency"})},
