@@ -46,7 +46,7 @@ const ledger::DecayReading& clock_of(const ledger::ArenaReading& arena) {
 }  // namespace
 
 std::vector<Asked> asked_between(const ledger::Taken& first, const ledger::Taken& now) {
-  constexpr uint64_t most_pages = uint64_t{1} << 32;
+  constexpr uint64_t most_pages = uint64_t{1} << 28;
   std::map<uint64_t, std::pair<uint64_t, uint64_t>> sizes;  // by pages
   for (const auto& one : first.sizes) {
     sizes[one.pages].first += one.extents;

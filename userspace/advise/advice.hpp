@@ -112,7 +112,9 @@ struct Trial {
   int exit_status = 0;  // of the last run that failed, else 0
   Measured measured;
   double wall_s = 0, cpu_s = 0;
-  double worst_spread = 0;  // (largest - smallest mean RSS of a run) / their mean
+  // Of the runs, (largest - smallest) / their mean: of mean RSS, of refaulted pages where all know them.
+  double rss_spread = 0;
+  std::optional<double> refaulted_spread;
   std::optional<Outcome> predicted;
   double predicted_rss_bytes = 0;  // with what is not in the caches taken from the first setting's run
 };

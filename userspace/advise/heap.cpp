@@ -13,7 +13,7 @@ constexpr size_t word_bits = 64;
 
 /// Page size classes (sz.c): four for each doubling.
 std::vector<uint64_t> make_classes() {
-  constexpr uint64_t most_pages = uint64_t{1} << 44;
+  constexpr uint64_t most_pages = uint64_t{1} << 32;
   std::vector<uint64_t> classes = {1, 2, 3, 4};
   for (uint64_t step = 1; classes.back() < most_pages; step *= 2) {
     for (int i = 0; i < 4; ++i) {

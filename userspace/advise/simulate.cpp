@@ -22,7 +22,7 @@ constexpr uint64_t settle_ns = 20'000'000'000;
 constexpr unsigned most_passes = 8;
 // A heap of more blocks, or that takes more in all, is played as a smaller one of the same kind. Not a smaller
 // one than need be: the fewer unused extents there are, the fewer blocks one is found for.
-constexpr double most_blocks = 20'000, most_takes = 1'000'000;
+constexpr double most_blocks = 20'000, most_takes = 1'000'000, most_pages = 1 << 26;
 constexpr double slack = 0.25;  // of the pages that take part in the replacing: more or fewer at times
 
 /// Decay passes on application threads, by how long they took.
@@ -239,6 +239,7 @@ class Simulation {
   [[nodiscard]] uint64_t scale_of(unsigned passes) const {
     double blocks = 0;
     double takes = 0;
+    double pages = 0;
     for (const ArenaActivity& arena : activity_.arenas) {
       const double mean = Sizes(arena.asked).mean();
       uint64_t most_held = 0;
@@ -248,8 +249,10 @@ class Simulation {
         takes += i == 0 ? 0 : static_cast<double>(taken_between(arena.points[i - 1], point)) / mean;
       }
       blocks += static_cast<double>(most_held) / mean;
+      pages += static_cast<double>(most_held);
     }
-    return static_cast<uint64_t>(std::ceil(std::max({1.0, blocks / most_blocks, takes * passes / most_takes})));
+    return static_cast<uint64_t>(
+        std::ceil(std::max({1.0, blocks / most_blocks, takes * passes / most_takes, pages / most_pages})));
   }
 
   /// As many pages in each state as were read at first. Where they lie is not known: blocks that are freed in

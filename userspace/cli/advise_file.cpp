@@ -63,8 +63,8 @@ advise::ArenaActivity arena_of(const json& object, size_t times) {
   for (const json& row : object.at("asked")) {
     const auto one = pages_of(row.at(0));
     const auto extents = pages_of(row.at(1));
-    if (one == 0 || extents == 0) {
-      throw std::out_of_range("blocks of no size");
+    if (one == 0 || one >= uint64_t{1} << 28 || extents == 0) {
+      throw std::out_of_range("blocks that cannot be");
     }
     arena.asked.push_back({one, extents});
   }

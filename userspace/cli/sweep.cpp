@@ -23,6 +23,7 @@ struct Sum {
   unsigned runs = 0;
   advise::Measured measured;
   double wall_s = 0, cpu_s = 0, least_rss = 0, most_rss = 0;
+  uint64_t least_refaulted = 0, most_refaulted = 0;
   unsigned purged_known = 0, refaulted_known = 0;
   int exit_status = 0;
 };
@@ -186,6 +187,9 @@ class Sweep {
     }
     if (one.refaulted_pages) {
       all.refaulted_pages = all.refaulted_pages.value_or(0) + *one.refaulted_pages;
+      sum.least_refaulted = sum.refaulted_known == 0 ? *one.refaulted_pages
+                                                     : std::min(sum.least_refaulted, *one.refaulted_pages);
+      sum.most_refaulted = std::max(sum.most_refaulted, *one.refaulted_pages);
       sum.refaulted_known += 1;
     }
   }
@@ -209,10 +213,14 @@ class Sweep {
       }
       if (trial.measured.refaulted_pages) {
         *trial.measured.refaulted_pages /= std::max(1U, sum.refaulted_known);
+        if (sum.refaulted_known == sum.runs) {
+          trial.refaulted_spread = static_cast<double>(sum.most_refaulted - sum.least_refaulted) /
+                                   std::max(1.0, static_cast<double>(*trial.measured.refaulted_pages));
+        }
       }
       trial.wall_s = sum.wall_s / runs;
       trial.cpu_s = sum.cpu_s / runs;
-      trial.worst_spread = (sum.most_rss - sum.least_rss) / std::max(1.0, trial.measured.mean_rss_bytes);
+      trial.rss_spread = (sum.most_rss - sum.least_rss) / std::max(1.0, trial.measured.mean_rss_bytes);
     }
     return trial;
   }

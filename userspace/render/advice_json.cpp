@@ -210,7 +210,8 @@ Json trial_line(const advise::Trial& trial, const advise::SweepReport& report) {
   line["exit_status"] = trial.exit_status;
   line["wall_s"] = trial.wall_s;
   line["cpu_s"] = trial.cpu_s;
-  line["rss_spread"] = trial.worst_spread;
+  line["rss_spread"] = trial.rss_spread;
+  line["refaulted_spread"] = maybe(trial.refaulted_spread);
   line["measured"] = trial.runs > 0 ? measured_object(trial.measured) : Json(nullptr);
   line["predicted"] = predicted;
   line["caveats"] = texts(report.caveats);

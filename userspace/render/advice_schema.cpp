@@ -111,6 +111,8 @@ Json series_schema() {
        {"muzzy_decay_ms", of_type("integer")},
        {"dirty_start", decay_start()},
        {"muzzy_start", decay_start()},
+       {"chances",
+        described(of_type("string"), "by times_ns: decay had a chance to run (1), had none (0), not known (?)")},
        {"asked",
         described(array_of(array_of(of_type("integer"))), "pages of a block; how many blocks were asked for")},
        {"points",
@@ -184,6 +186,7 @@ Json trial_schema() {
           {"wall_s", of_type("number")},
           {"cpu_s", of_type("number")},
           {"rss_spread", described(of_type("number"), "of the runs' mean RSS, largest - smallest, relative")},
+          {"refaulted_spread", or_null(of_type("number"))},
           {"measured", measured_or_null},
           {"predicted", predicted},
           {"caveats", array_of(of_type("string"))}});

@@ -112,10 +112,10 @@ TEST(Simulate, rare_ticks_let_an_idle_process_decay_late) {
 TEST(Simulate, oversize_extents_do_not_wait) {
   Model model;
   model.oversize_pages = 2'048;
-  auto activity = played(5, [](uint64_t at) { return at % 1000 < 300 ? 10'000 + at / 10 % 2 : 0; });
+  auto activity = played(5, [](uint64_t at) { return at % 1000 < 300 ? 40'000 + at / 10 % 2 : 0; });
   activity.arenas[0].asked = {{20, 1}};
   EXPECT_GT(run(activity, {10'000, 0, false}, model).forced,
-            run(activity, {10'000, 0, false}).forced + 2'000);
+            run(activity, {10'000, 0, false}).forced + 50'000);
   EXPECT_EQ(run(activity, {10'000, -1, false}, model).forced, 0U) << "never is never";
   model.background_ends_oversize = true;
   EXPECT_EQ(run(activity, {10'000, 0, true}, model).forced, run(activity, {10'000, 0, true}).forced);
