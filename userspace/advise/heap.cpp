@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <limits>
 
 namespace jemtrace::advise {
 namespace {
@@ -9,49 +10,44 @@ namespace {
 constexpr uint64_t large_pages = 4;            // SC_LARGE_MINCLASS: smaller ones are joined when they are evicted
 constexpr unsigned lg_max_fit = 6;             // opt.lg_extent_max_active_fit: no dirty extent is cut into more
 constexpr uint64_t first_mapping_pages = 512;  // HUGEPAGE: exp_grow_init
+constexpr uint64_t most_pages = uint64_t{1} << 40;  // of an extent
 constexpr size_t word_bits = 64;
 
-/// Page size classes (sz.c): four for each doubling.
-std::vector<uint64_t> make_classes() {
-  constexpr uint64_t most_pages = uint64_t{1} << 32;
-  std::vector<uint64_t> classes = {1, 2, 3, 4};
-  for (uint64_t step = 1; classes.back() < most_pages; step *= 2) {
-    for (int i = 0; i < 4; ++i) {
-      classes.push_back(classes.back() + step);
-    }
+/// Page size classes (sz.c): 1 to 4, then four for each doubling. How many are no larger than `pages`.
+size_t classes_up_to(uint64_t pages) {
+  if (pages < large_pages) {
+    return pages;
   }
-  return classes;
+  const auto doublings = static_cast<size_t>(std::bit_width(pages)) - 3;
+  return 4 * doublings + (pages >> doublings);
 }
 
-const std::vector<uint64_t>& classes() {
-  static const std::vector<uint64_t> all = make_classes();
-  return all;
+/// The inverse: classes_up_to(class_pages(i)) is i + 1.
+uint64_t class_pages(size_t index) {
+  if (index < 4) {
+    return index + 1;
+  }
+  const size_t doublings = (index - 4) / 4;
+  return (5 + index % 4) << doublings;
 }
 
 /// Bins hold what is large enough for a class and the page more that each large block has
 /// (sz_psz_quantize_floor). Bin 0: one page.
 size_t bin_of(uint64_t pages) {
-  const auto& all = classes();
-  return pages <= 1 ? 0
-                    : static_cast<size_t>(std::upper_bound(all.begin(), all.end(), pages - 1) - all.begin());
+  return classes_up_to(pages - 1);
 }
 
 /// The first bin in which all are large enough (sz_psz_quantize_ceil).
 size_t first_bin(uint64_t pages) {
-  const auto& all = classes();
-  return pages <= 1
-             ? 0
-             : 1 + static_cast<size_t>(std::lower_bound(all.begin(), all.end(), pages - 1) - all.begin());
+  return pages <= 1 ? 0 : 1 + classes_up_to(pages - 2);
 }
 
 }  // namespace
 
 Heap::Heap(uint64_t oversize_pages)
-    : oversize_pages_(oversize_pages),
-      next_mapping_(static_cast<size_t>(
-          std::lower_bound(classes().begin(), classes().end(), first_mapping_pages) - classes().begin())) {
+    : oversize_pages_(oversize_pages), next_mapping_(classes_up_to(first_mapping_pages) - 1) {
   for (Cache& cache : caches_) {
-    cache.bins.resize(classes().size() + 1);
+    cache.bins.resize(bin_of(most_pages) + 1);
     cache.filled.resize(cache.bins.size() / word_bits + 1);
   }
 }
@@ -112,6 +108,8 @@ Heap::Id Heap::find(State state, uint64_t pages) const {
     return none;
   }
   const size_t first = first_bin(pages);
+  const size_t last =
+      state == dirty ? classes_up_to(((pages + 1) << lg_max_fit) - 1) : std::numeric_limits<size_t>::max();
   for (size_t word = first / word_bits; word < cache.filled.size(); ++word) {
     uint64_t bits = cache.filled[word];
     if (word == first / word_bits) {
@@ -119,7 +117,7 @@ Heap::Id Heap::find(State state, uint64_t pages) const {
     }
     for (; bits != 0; bits &= bits - 1) {
       const size_t bin = word * word_bits + static_cast<size_t>(std::countr_zero(bits));
-      if (state == dirty && bin > 0 && classes()[bin - 1] >> lg_max_fit > pages) {
+      if (bin > last) {
         return best.second;
       }
       best = std::min(best, *cache.bins[bin].begin());
@@ -130,10 +128,10 @@ Heap::Id Heap::find(State state, uint64_t pages) const {
 
 /// extent_grow_retained: each mapping is a class larger than the one before. They are never joined.
 Heap::Id Heap::grow(uint64_t pages) {
-  while (classes()[next_mapping_] < pages) {
+  while (class_pages(next_mapping_) < pages) {
     ++next_mapping_;
   }
-  const uint64_t size = classes()[next_mapping_++];
+  const uint64_t size = std::min(class_pages(next_mapping_++), most_pages);
   const uint64_t at = purged_.size();
   purged_.resize(at + size);
   return make({.at = at, .pages = size});
