@@ -251,7 +251,8 @@ void add_open_refaults(Advice& advice) {
   const double over = median(more);
   if (std::max(less, over) > much) {
     advice.input.caveats.push_back(fmt::format(
-        "how much of its memory is replaced all the time does not follow from what was recorded: pages touched "
+        "how much of its memory is replaced all the time does not follow from what was recorded: pages "
+        "touched "
         "again under other settings may as well be {:.0f} % fewer or {:.0f} % more; a recording under a "
         "shorter decay time, given as a second file, or jemtrace sweep tells",
         100 * less, 100 * over));

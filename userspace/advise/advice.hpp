@@ -43,8 +43,8 @@ struct Input {
   Activity activity;
   Settings current;
   Model model;
-  /// With shares from here to there of changing blocks (Model::changing_share) the simulator says much the same
-  /// of what was recorded.
+  /// With shares from here to there of changing blocks (Model::changing_share) the simulator says much the
+  /// same of what was recorded.
   double least_changing = 1, most_changing = 1;
   Costs costs;
   CostOrigins origins;
@@ -104,7 +104,7 @@ double purged_extent_pages(const Activity& activity);
 /// What a page cost in the purges that were measured; the calibrated value stays where there were too few.
 void measure_costs(const ledger::Totals& totals, uint64_t page_bytes, Costs& costs, CostOrigins& origins);
 
-/// One setting of a sweep: what its runs measured, on average, beside what the first setting's run predicts.
+/// One setting of a sweep: what its runs measured, on average, beside what is predicted.
 struct Trial {
   Settings settings;
   std::string conf;  // "MALLOC_CONF=..."; empty: the command's own environment
@@ -116,7 +116,7 @@ struct Trial {
   double rss_spread = 0;
   std::optional<double> refaulted_spread;
   std::optional<Outcome> predicted;
-  double predicted_rss_bytes = 0;  // with what is not in the caches taken from the first setting's run
+  double predicted_rss_bytes = 0;  // with what is not in the caches taken from the first run
 };
 
 struct SweepReport {

@@ -7,9 +7,9 @@
 namespace jemtrace::advise {
 namespace {
 
-constexpr uint64_t large_pages = 4;            // SC_LARGE_MINCLASS: smaller ones are joined when they are evicted
-constexpr unsigned lg_max_fit = 6;             // opt.lg_extent_max_active_fit: no dirty extent is cut into more
-constexpr uint64_t first_mapping_pages = 512;  // HUGEPAGE: exp_grow_init
+constexpr uint64_t large_pages = 4;  // SC_LARGE_MINCLASS: smaller ones are joined when they are evicted
+constexpr unsigned lg_max_fit = 6;   // opt.lg_extent_max_active_fit: no dirty extent is cut into more
+constexpr uint64_t first_mapping_pages = 512;       // HUGEPAGE: exp_grow_init
 constexpr uint64_t most_pages = uint64_t{1} << 40;  // of an extent
 constexpr size_t word_bits = 64;
 
@@ -99,8 +99,8 @@ void Heap::remove(Id id) {
   extent.state = active;
 }
 
-/// eset_first_fit: of the first ones of all bins whose extents are large enough, the one that is oldest by its
-/// mapping, and lowest in it.
+/// eset_first_fit: of the first ones of all bins whose extents are large enough, the one that is oldest by
+/// its mapping, and lowest in it.
 Heap::Id Heap::find(State state, uint64_t pages) const {
   const Cache& cache = caches_[state];
   std::pair<uint64_t, Id> best{never, none};

@@ -20,8 +20,8 @@ constexpr uint64_t least_sleep_ns = 100'000'000;  // BACKGROUND_THREAD_MIN_INTER
 constexpr uint64_t forever = Decay::never;
 constexpr uint64_t settle_ns = 20'000'000'000;
 constexpr unsigned most_passes = 8;
-// A heap of more blocks, or that takes more in all, is played as a smaller one of the same kind. Not a smaller
-// one than need be: the fewer unused extents there are, the fewer blocks one is found for.
+// A heap of more blocks, or that takes more in all, is played as a smaller one of the same kind. Not a
+// smaller one than need be: the fewer unused extents there are, the fewer blocks one is found for.
 constexpr double most_blocks = 20'000, most_takes = 1'000'000, most_pages = 1 << 26;
 constexpr double slack = 0.25;  // of the pages that take part in the replacing: more or fewer at times
 
@@ -62,8 +62,8 @@ class Stalls {
   uint64_t times_ = 0;
 };
 
-/// The blocks that are in use, and which of them is freed next: one of those that are replaced all the time, or
-/// of those that stay.
+/// The blocks that are in use, and which of them is freed next: one of those that are replaced all the time,
+/// or of those that stay.
 class Blocks {
  public:
   explicit Blocks(double changing_pages) : changing_pages_(changing_pages) {}
@@ -156,10 +156,10 @@ class Simulation {
     begin_ns_ = last_ns_ = activity_.times_ns.front();
     const uint64_t span = std::max<uint64_t>(activity_.span_ns(), 1);
     const unsigned passes =
-        begin == Begin::empty     ? 1
-        : begin == Begin::as_read ? 2
-                                  : std::clamp(static_cast<unsigned>(1 + (settle_ns + span - 1) / span), 2U,
-                                               most_passes);
+        begin == Begin::empty ? 1
+        : begin == Begin::as_read
+            ? 2
+            : std::clamp(static_cast<unsigned>(1 + (settle_ns + span - 1) / span), 2U, most_passes);
     make_arenas(begin, passes);
     for (unsigned pass = 0; pass < passes; ++pass) {
       if (pass + 1 == passes && pass > 0) {
@@ -197,16 +197,16 @@ class Simulation {
       for (const Point& point : from.points) {
         most_active = std::max(most_active, point.active);
       }
-      Arena arena{&from,
-                  own,
-                  Sizes(from.asked),
-                  scale,
-                  Decay(own.dirty_ms, begin_ns_, seed),
-                  Decay(own.muzzy_ms, begin_ns_, seed + 1),
-                  Heap(oversize_pages(own)),
-                  Blocks(model_.changing_share < 1
-                             ? model_.changing_share * static_cast<double>(most_active / scale)
-                             : std::numeric_limits<double>::infinity())};
+      Arena arena{
+          &from,
+          own,
+          Sizes(from.asked),
+          scale,
+          Decay(own.dirty_ms, begin_ns_, seed),
+          Decay(own.muzzy_ms, begin_ns_, seed + 1),
+          Heap(oversize_pages(own)),
+          Blocks(model_.changing_share < 1 ? model_.changing_share * static_cast<double>(most_active / scale)
+                                           : std::numeric_limits<double>::infinity())};
       if (begin != Begin::empty && from.points.front().at == 0) {
         place(arena);
       }
@@ -643,8 +643,8 @@ T mean_of(const std::vector<Outcome>& outcomes, T Outcome::*value) {
 
 Outcome mean_of(const std::vector<Outcome>& outcomes) {
   Outcome mean = outcomes.front();
-  for (double Outcome::*value : {&Outcome::mean_resident, &Outcome::app_purge_ns, &Outcome::background_purge_ns,
-                                 &Outcome::fault_ns}) {
+  for (double Outcome::*value :
+       {&Outcome::mean_resident, &Outcome::app_purge_ns, &Outcome::background_purge_ns, &Outcome::fault_ns}) {
     mean.*value = mean_of(outcomes, value);
   }
   for (uint64_t Outcome::*value : {&Outcome::peak_resident, &Outcome::lazy, &Outcome::forced,

@@ -68,8 +68,8 @@ struct Outcome {
 };
 
 /// Plays jemalloc's decay over what was recorded: docs/advise.md says how, and what it leaves out.
-/// Which block is freed, and when decay gets a chance, is drawn: the mean of so many `plays`, the same ones each
-/// time. `activity` has at least two readings.
+/// Which block is freed, and when decay gets a chance, is drawn: the mean of so many `plays`, the same ones
+/// each time. `activity` has at least two readings.
 Outcome simulate(const Activity& activity, const Settings& settings, const Model& model, const Costs& costs,
                  Begin begin, unsigned plays = 1);
 

@@ -19,9 +19,10 @@ void add_grid(CLI::App& app, AdviseOptions& options) {
 }  // namespace
 
 void add_advise_options(CLI::App& app, AdviseOptions& options) {
-  app.add_option("file", options.files,
-                 "what was saved with --series, or by jemtrace -f json, instead of a process; further files: of "
-                 "the same program under other settings")
+  app.add_option(
+         "file", options.files,
+         "what was saved with --series, or by jemtrace -f json, instead of a process; further files: of "
+         "the same program under other settings")
       ->type_name("FILE");
   add_grid(app, options);
 }

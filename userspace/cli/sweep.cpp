@@ -127,8 +127,8 @@ class Sweep {
       return {};
     }
     Settings settings{.background = input_->current.background};
-    settings.dirty_ms = std::llround(
-        std::sqrt(static_cast<double>(*shortest) * static_cast<double>(*std::next(shortest))));
+    settings.dirty_ms =
+        std::llround(std::sqrt(static_cast<double>(*shortest) * static_cast<double>(*std::next(shortest))));
     say("run to predict from: " + advise::conf_of(settings, std::nullopt));
     ASSIGN_OR_RETURN(const WatchResult result, run_under(settings));
     if (const Watched* const process = main_process(result); process != nullptr && !interrupted_) {

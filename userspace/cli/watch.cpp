@@ -348,8 +348,7 @@ Result<advise::Input> make_input(const Watched& process) {
                    .origins = {},
                    .measured = process.measured};
   in.period_ns = in.activity.span_ns() / (in.activity.times_ns.size() - 1);
-  in.model =
-      advise::make_model(in.activity, in.version, in.current, process.info.conf);
+  in.model = advise::make_model(in.activity, in.version, in.current, process.info.conf);
   const auto background = process.info.conf.find("background_thread");
   in.model.own_background = background != process.info.conf.end() && background->second.changed;
   ASSIGN_OR_RETURN(const auto tried, sample::measure_page_costs(

@@ -46,20 +46,21 @@ Json costs() {
 }
 
 Json model() {
-  return object({{"oversize_pages", described(or_null(of_type("integer")),
-                                             "extents of this size and more are purged within free()")},
-                 {"changing_share",
-                  described(of_type("number"), "of the pages in use at most, those that are replaced by others")},
-                 {"touched_share",
-                  described(of_type("number"), "of the purged pages that are taken again, those that fault")},
-                 {"own_background",
-                  described(of_type("boolean"), "the program switched background threads on by itself")},
-                 {"background_ends_oversize", of_type("boolean")},
-                 {"max_background_threads", of_type("integer")},
-                 {"first_wake_schedules", of_type("boolean")},
-                 {"busy_chances_per_s",
-                  described(or_null(of_type("number")), "how often decay gets to run while pages move")},
-                 {"idle_chances_per_s", or_null(of_type("number"))}});
+  return object(
+      {{"oversize_pages",
+        described(or_null(of_type("integer")), "extents of this size and more are purged within free()")},
+       {"changing_share",
+        described(of_type("number"), "of the pages in use at most, those that are replaced by others")},
+       {"touched_share",
+        described(of_type("number"), "of the purged pages that are taken again, those that fault")},
+       {"own_background",
+        described(of_type("boolean"), "the program switched background threads on by itself")},
+       {"background_ends_oversize", of_type("boolean")},
+       {"max_background_threads", of_type("integer")},
+       {"first_wake_schedules", of_type("boolean")},
+       {"busy_chances_per_s",
+        described(or_null(of_type("number")), "how often decay gets to run while pages move")},
+       {"idle_chances_per_s", or_null(of_type("number"))}});
 }
 
 Json measured() {
@@ -111,29 +112,29 @@ Json series_schema() {
        {"muzzy_decay_ms", of_type("integer")},
        {"dirty_start", decay_start()},
        {"muzzy_start", decay_start()},
-       {"chances",
-        described(of_type("string"), "by times_ns: decay had a chance to run (1), had none (0), not known (?)")},
-       {"asked",
-        described(array_of(array_of(of_type("integer"))), "pages of a block; how many blocks were asked for")},
+       {"chances", described(of_type("string"),
+                             "by times_ns: decay had a chance to run (1), had none (0), not known (?)")},
+       {"asked", described(array_of(array_of(of_type("integer"))),
+                           "pages of a block; how many blocks were asked for")},
        {"points",
         described(array_of(array_of(or_null(of_type("integer")))),
                   "index into times_ns; active, dirty, muzzy pages; purged from these, asked for, so far")}});
-  return object({{"type", constant("series")},
-                 {"pid", of_type("integer")},
-                 {"comm", of_type("string")},
-                 {"version", of_type("string")},
-                 {"conf_variable", of_type("string")},
-                 {"current", object(settings())},
-                 {"page_bytes", of_type("integer")},
-                 {"from_start", of_type("boolean")},
-                 {"unread_readings", of_type("integer")},
-                 {"costs", costs()},
-                 {"model", model()},
-                 {"measured", measured()},
-                 {"times_ns", array_of(of_type("integer"))},
-                 {"arenas", array_of(arena)},
-                 {"others", described(array_of(of_type("object")),
-                                      "as this: the same program under other settings")}});
+  return object(
+      {{"type", constant("series")},
+       {"pid", of_type("integer")},
+       {"comm", of_type("string")},
+       {"version", of_type("string")},
+       {"conf_variable", of_type("string")},
+       {"current", object(settings())},
+       {"page_bytes", of_type("integer")},
+       {"from_start", of_type("boolean")},
+       {"unread_readings", of_type("integer")},
+       {"costs", costs()},
+       {"model", model()},
+       {"measured", measured()},
+       {"times_ns", array_of(of_type("integer"))},
+       {"arenas", array_of(arena)},
+       {"others", described(array_of(of_type("object")), "as this: the same program under other settings")}});
 }
 
 Json advice_schema() {
