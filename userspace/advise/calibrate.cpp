@@ -1,9 +1,9 @@
 #include "advise/calibrate.hpp"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <functional>
+#include <numbers>
 #include <vector>
 
 #include "advise/parallel.hpp"
@@ -11,16 +11,14 @@
 namespace jemtrace::advise {
 namespace {
 
-constexpr std::array shares = {1.0, 1.0 / 2, 1.0 / 4, 1.0 / 8, 1.0 / 16, 1.0 / 32};
 // Differences of a misfit, which is a sum of relative errors.
 constexpr double cannot_tell = 0.02, may_be = 0.1;
 
 using Recordings = std::vector<std::reference_wrapper<const Input>>;
 
-/// By the logarithm; of little, no difference counts.
-double error_of(double said, double real) {
-  constexpr double few_pages = 4096;
-  return std::abs(std::log((std::max(said, 0.0) + few_pages) / (std::max(real, 0.0) + few_pages)));
+/// By the logarithm; what is less than `few` counts as so many.
+double error_of(double said, double real, double few) {
+  return std::abs(std::log(std::max(said, few) / std::max(real, few)));
 }
 
 double mean_active_pages(const Activity& activity) {
@@ -40,8 +38,10 @@ double misfit(const Input& in, const Model& model) {
   const auto& real = in.measured.refaulted_pages ? in.measured.refaulted_pages : in.measured.purged_pages;
   const uint64_t moved = in.measured.refaulted_pages ? out.refaulted : out.purged();
   const double active = mean_active_pages(in.activity);
-  return error_of(out.mean_resident - active, in.activity.mean_resident_pages() - active) +
-         (real ? error_of(static_cast<double>(moved), static_cast<double>(*real)) : 0);
+  constexpr double few_held = 256;
+  constexpr double few_moved = 4096;
+  return error_of(out.mean_resident - active, in.activity.mean_resident_pages() - active, few_held) +
+         (real ? error_of(static_cast<double>(moved), static_cast<double>(*real), few_moved) : 0);
 }
 
 void share_touched(Model& model, const Recordings& recordings) {
@@ -81,6 +81,26 @@ std::optional<double> mean(const Recordings& recordings, std::optional<double> M
   return weights == 0 ? std::nullopt : std::optional(sum / weights);
 }
 
+struct Try {
+  double share = 1;   // Model::changing_share
+  double misfit = 0;  // of a recording, on average
+};
+
+std::vector<Try> try_shares(const std::vector<double>& shares, const Model& model,
+                            const Recordings& recordings) {
+  std::vector<Try> tries(shares.size());
+  in_parallel(shares.size(), [&](size_t i) {
+    tries[i].share = shares[i];
+    for (const Input& one : recordings) {
+      Model own = model;
+      own.usual = one.model.usual;
+      own.changing_share = shares[i];
+      tries[i].misfit += misfit(one, own) / static_cast<double>(recordings.size());
+    }
+  });
+  return tries;
+}
+
 }  // namespace
 
 void calibrate(Input& input) {
@@ -91,28 +111,28 @@ void calibrate(Input& input) {
   model.busy_chances = mean(recordings, &Model::busy_chances);
   model.idle_chances = mean(recordings, &Model::idle_chances);
 
-  std::vector<double> misfits(shares.size());
-  in_parallel(shares.size(), [&](size_t i) {
-    for (const Input& one : recordings) {
-      Model own = model;
-      own.usual = one.model.usual;
-      own.changing_share = shares[i];
-      misfits[i] += misfit(one, own) / static_cast<double>(recordings.size());
-    }
-  });
-  const double least = *std::min_element(misfits.begin(), misfits.end());
-  const auto first_within = [&](double more) {
-    return std::find_if(misfits.begin(), misfits.end(), [&](double one) { return one <= least + more; });
+  std::vector<Try> tries = try_shares({1, 1.0 / 2, 1.0 / 4, 1.0 / 8, 1.0 / 16, 1.0 / 32}, model, recordings);
+  const auto least = [&] {
+    return *std::min_element(tries.begin(), tries.end(),
+                             [](const Try& a, const Try& b) { return a.misfit < b.misfit; });
   };
-  const auto share_at = [&](auto found) { return shares[static_cast<size_t>(found - misfits.begin())]; };
-  model.changing_share = share_at(first_within(cannot_tell));
-  input.most_changing = share_at(first_within(may_be));
-  input.least_changing = model.changing_share;
-  for (size_t i = 0; i < shares.size(); ++i) {
-    if (misfits[i] <= least + may_be) {
-      input.least_changing = std::min(input.least_changing, shares[i]);
-    }
+  // Then between the best and its neighbours.
+  for (const double step : {std::numbers::sqrt2, std::sqrt(std::numbers::sqrt2)}) {
+    const double near = least().share;
+    const auto more = try_shares({std::min(1.0, near * step), near / step}, model, recordings);
+    tries.insert(tries.end(), more.begin(), more.end());
   }
+  std::sort(tries.begin(), tries.end(), [](const Try& a, const Try& b) { return a.share > b.share; });
+  std::erase_if(tries, [best = least().misfit](const Try& one) { return one.misfit > best + may_be; });
+  input.most_changing = tries.front().share;
+  input.least_changing = tries.back().share;
+  // Where the recordings tell little, the middle.
+  const double good = least().misfit + cannot_tell;
+  model.changing_share = input.most_changing >= 4 * input.least_changing
+                             ? std::sqrt(input.most_changing * input.least_changing)
+                             : std::find_if(tries.begin(), tries.end(), [&](const Try& one) {
+                                 return one.misfit <= good;
+                               })->share;
   input.model = model;
 }
 
