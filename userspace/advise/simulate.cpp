@@ -205,8 +205,9 @@ class Simulation {
           Decay(own.dirty_ms, begin_ns_, seed),
           Decay(own.muzzy_ms, begin_ns_, seed + 1),
           Heap(oversize_pages(own)),
-          Blocks(model_.changing_share < 1 ? model_.changing_share * static_cast<double>(most_active / scale)
-                                           : std::numeric_limits<double>::infinity())};
+          Blocks(model_.changing_share < 1
+                     ? model_.changing_share * static_cast<double>(most_active) / static_cast<double>(scale)
+                     : std::numeric_limits<double>::infinity())};
       if (begin != Begin::empty && from.points.front().at == 0) {
         place(arena);
       }
@@ -410,11 +411,13 @@ class Simulation {
     arena.owed += static_cast<double>(pages) / scale;
     arena.grown += active / scale - arena.line;
     arena.line = active / scale;
-    for (; arena.grown >= mean; arena.grown -= mean) {
+    while (arena.grown >= mean) {
       take_one(arena, false);
+      arena.grown -= mean;
     }
-    for (; arena.grown <= -mean && !arena.blocks.empty(); arena.grown += mean) {
+    while (arena.grown <= -mean && !arena.blocks.empty()) {
       free_one(arena, false);
+      arena.grown += mean;
     }
     while (arena.owed > 0) {
       if (!arena.blocks.empty()) {

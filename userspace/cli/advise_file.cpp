@@ -320,9 +320,9 @@ Result<std::vector<advise::Input>> read_one(const std::string& path) {
 }
 
 /// Of which recordings of a program are advised on, the others are played under their own settings.
-Status add_others(std::vector<advise::Input>& inputs, std::vector<advise::Input> more,
+Status add_others(std::vector<advise::Input>& inputs, const std::vector<advise::Input>& more,
                   const std::string& path) {
-  for (advise::Input& other : more) {
+  for (const advise::Input& other : more) {
     bool known = false;
     for (advise::Input& input : inputs) {
       if (input.comm == other.comm) {
@@ -343,8 +343,8 @@ Status add_others(std::vector<advise::Input>& inputs, std::vector<advise::Input>
 Result<std::vector<advise::Input>> read_inputs(const std::vector<std::string>& paths) {
   ASSIGN_OR_RETURN(std::vector<advise::Input> inputs, read_one(paths.front()));
   for (size_t i = 1; i < paths.size(); ++i) {
-    ASSIGN_OR_RETURN(std::vector<advise::Input> more, read_one(paths[i]));
-    TRY(add_others(inputs, std::move(more), paths[i]));
+    ASSIGN_OR_RETURN(const std::vector<advise::Input> more, read_one(paths[i]));
+    TRY(add_others(inputs, more, paths[i]));
   }
   return inputs;
 }
