@@ -1,9 +1,12 @@
 #!/usr/bin/env python3
-"""How far the simulator of `jemtrace advise` is from the real jemalloc: four shapes of memory use under six settings, predicted from a run under the first one and one under a decay time
-that is none of theirs, and measured.
+"""How far the simulator of `jemtrace advise` is from the real jemalloc.
 
-The bounds: mean resident bytes within 10 %, refaulted pages within 15 % (of the larger of both; fewer than 4096 pages are
-no error), and the setting that it would choose is among the best two that were measured. What is beyond them is named; with --check 1 the exit status is 1 then.
+Four shapes of memory use under six settings, predicted from a run under the first one and from one under a decay time
+that is none of theirs, and measured: the mean of --repeat runs, in turns.
+
+The bounds: mean resident bytes within 10 %, refaulted pages within 15 % (of the larger of both; fewer than 4096 pages
+are no error), and the setting that it would choose is among the best two that were measured. What is beyond them is
+named; with --check 1 the exit status is 1 then.
 --keep DIR keeps what was recorded and measured; with it there, only the predictions are made anew.
 """
 
