@@ -45,37 +45,38 @@ const ledger::DecayReading& clock_of(const ledger::ArenaReading& arena) {
 
 }  // namespace
 
+std::vector<Asked> asked_between(const ledger::Taken& first, const ledger::Taken& now) {
+  constexpr uint64_t most_pages = uint64_t{1} << 28;
+  std::map<uint64_t, std::pair<uint64_t, uint64_t>> sizes;  // by pages
+  for (const auto& one : first.sizes) {
+    sizes[one.pages].first += one.extents;
+  }
+  for (const auto& one : now.sizes) {
+    sizes[one.pages].second += one.extents;
+  }
+  std::vector<Asked> asked;
+  for (const auto& [pages, extents] : sizes) {
+    if (extents.second > extents.first && pages > 0 && pages < most_pages) {
+      asked.push_back({pages, extents.second - extents.first});
+    }
+  }
+  return asked;
+}
+
 std::optional<double> busy_rate(const Chances& chances) {
   constexpr uint64_t fewest = 10;
-  constexpr double always = 1e6;
-  const uint64_t readings = chances.ready + chances.waiting;
-  if (readings < fewest || chances.epoch_ns == 0 || chances.span_ns == 0) {
+  if (chances.tries < fewest || chances.tries_ns == 0) {
     return std::nullopt;
   }
-  const double epoch_s = static_cast<double>(chances.epoch_ns) / 1e9;
-  const double apart_s = static_cast<double>(chances.span_ns) / 1e9 / static_cast<double>(readings);
-  if (epoch_s >= 2 * apart_s) {
-    // From the end of an epoch to the deadline of the next it takes an epoch on average: 1.5 from its nominal
-    // start, which it is half an epoch late for. Then it waits for 1/rate. None seen waiting: less than can
-    // be told.
-    const double waiting = std::max(static_cast<double>(chances.waiting), 0.5);
-    return static_cast<double>(chances.ready) / waiting / epoch_s;
-  }
-  // Epochs are shorter than what is between readings, and what waits is chance: how many readings found none
-  // ended?
-  const double none = std::max(1 - static_cast<double>(chances.taken) / static_cast<double>(readings),
-                               0.5 / static_cast<double>(readings));
-  const double between_s = apart_s / -std::log(none);
-  return chances.taken == 0 ? 0 : between_s <= epoch_s ? always : 1 / (between_s - epoch_s);
+  // None seen, or none missed: less, or more, than can be told.
+  const double tries = static_cast<double>(chances.tries);
+  const double missed = std::max(tries - static_cast<double>(chances.came), 0.5);
+  return -std::log(std::min(missed / tries, 1.0)) * tries * 1e9 / static_cast<double>(chances.tries_ns);
 }
 
 std::optional<double> idle_rate(const Chances& chances) {
   if (chances.waited_ns == 0) {
     return std::nullopt;
-  }
-  // Where epochs end between all readings, how long they wait is not seen by counting them.
-  if (chances.taken > chances.waiting) {
-    return busy_rate(chances);
   }
   return static_cast<double>(chances.taken) * 1e9 / static_cast<double>(chances.waited_ns);
 }
@@ -168,9 +169,12 @@ void Recorder::go_on(Seen& seen, const ledger::ArenaReading& reading, uint64_t a
       arena.chances.resize(activity_.times_ns.size(), Chance::unknown);
       arena.chances.back() = advanced ? Chance::taken : Chance::none;
     }
-    chances.epoch_ns = static_cast<uint64_t>(*now.time_ms) * 1'000'000 / ledger::decay_steps;
-    chances.span_ns += at_ns - seen.at_ns;
-    (at_ns < *now.deadline_ns ? chances.ready : chances.waiting) += 1;
+    // Where one waited all the time until its end or the next reading, that is a try of known length.
+    if (*before.deadline_ns <= seen.at_ns) {
+      chances.tries += 1;
+      chances.came += advanced ? 1 : 0;
+      chances.tries_ns += at_ns - seen.at_ns;
+    }
     chances.taken += advanced ? 1 : 0;
     chances.waited_ns += advanced ? waited / 2 : waited;  // somewhere in between
   }
@@ -208,9 +212,8 @@ Activity Recorder::take() {
     arena.dirty_purged = since(now.dirty_decay.purged_pages, first.dirty_decay.purged_pages);
     arena.muzzy_purged = since(now.muzzy_decay.purged_pages, first.muzzy_decay.purged_pages);
     arena.dirty_extents = since(now.dirty_decay.nmadvise, first.dirty_decay.nmadvise);
-    if (first.taken && now.taken && now.taken->extents > first.taken->extents) {
-      arena.block_pages = static_cast<double>(now.taken->pages - first.taken->pages) /
-                          static_cast<double>(now.taken->extents - first.taken->extents);
+    if (first.taken && now.taken) {
+      arena.asked = asked_between(*first.taken, *now.taken);
     }
     arena.muzzy_extents = since(now.muzzy_decay.nmadvise, first.muzzy_decay.nmadvise);
   }

@@ -13,6 +13,9 @@ namespace jemtrace::advise {
 
 struct ArenaActivity;
 
+/// Blocks of one size: slabs and large ones.
+using Asked = ledger::Taken::Size;
+
 /// An arena at a moment at which something of it had changed since the one before.
 struct Point {
   uint32_t at = 0;                            // index into Activity::times_ns
@@ -23,6 +26,7 @@ struct Point {
 
 /// What was asked for between two points, and what was freed. At least what active pages became more, and
 /// less; all of it where it is counted.
+std::vector<Asked> asked_between(const ledger::Taken& first, const ledger::Taken& now);
 uint64_t taken_between(const Point& before, const Point& now);
 uint64_t freed_between(const Point& before, const Point& now);
 
@@ -33,13 +37,12 @@ bool purged_all(const ArenaActivity& arena, const Point& before, const Point& no
 /// How often an arena gives its decay a chance to run. It does so once in about 1000 ticks, and nothing
 /// outside sees ticks; but an epoch that is over and has not been ended yet is seen: it waits for a chance.
 struct Chances {
-  uint64_t ready = 0, waiting = 0;    // readings within an epoch, and behind its deadline
-  uint64_t span_ns = 0;               // between these readings and the ones before them
-  uint64_t epoch_ns = 0;              // a 200th of the decay time
+  // From one reading to the next with an epoch that waits at the first: how often, how long in all, and how
+  // often it was ended.
+  uint64_t tries = 0, tries_ns = 0, came = 0;
   uint64_t taken = 0, waited_ns = 0;  // epochs that ended between two readings, and the time that they waited
 };
-/// Chances per second while pages move: from the share of readings in which an epoch waits, or of those by
-/// which one has ended. nullopt: not known.
+/// Chances per second while pages move, from the share of tries that came. nullopt: too few to tell.
 std::optional<double> busy_rate(const Chances& chances);
 /// While none do: what is waited for and comes. 0: it never came.
 std::optional<double> idle_rate(const Chances& chances);
@@ -57,17 +60,12 @@ struct ArenaActivity {
   std::vector<Point> points;                             // the first: when it was first seen
   ledger::DecayReading dirty_start, muzzy_start;         // at the first point, with backlog where it was read
   std::optional<uint64_t> dirty_purged, muzzy_purged;    // pages, within the time
-  std::optional<double> block_pages;                     // of what was asked for, on average
+  std::vector<Asked> asked;                              // within the time; empty: not known
   std::optional<uint64_t> dirty_extents, muzzy_extents;  // nmadvise, within the time
   std::vector<Chance> chances;  // by index into times_ns; what is beyond its end is unknown
   Chances busy, idle;           // while its pages moved between two readings, and while they did not
   uint64_t busy_ns = 0;
 };
-
-/// What is asked for and does not come from the dirty and muzzy pages, as none of their extents is large
-/// enough, is a share of exp(-held / pages): all where none are held, and a part less with each more. This is
-/// `pages`; nullopt: not known.
-std::optional<double> miss_pages(const ArenaActivity& arena);
 
 struct Activity {
   uint64_t page_bytes = 4096;
@@ -86,9 +84,11 @@ struct Activity {
   [[nodiscard]] double mean_resident_pages() const;
 };
 
-/// Of the purged pages that were taken again, those that faulted: blocks are larger than what was asked for,
-/// and not all of them is touched. 1 where too few came back to tell.
-double touched_share(const Activity& activity, uint64_t refaulted_pages);
+/// Purged pages that were taken again. nullopt: not known.
+std::optional<double> returned_pages(const Activity& activity);
+/// Of these, those that faulted: blocks are larger than what was asked for, and not all of them is touched. 1
+/// where too few came back to tell.
+double touched_share(double returned_pages, uint64_t refaulted_pages);
 
 /// Makes it of readings that come one after the other.
 class Recorder {

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "advise/calibrate.hpp"
+#include "advise/parallel.hpp"
 #include "util/text.hpp"
 
 namespace jemtrace::advise {
@@ -30,9 +32,32 @@ std::string bytes(double amount) {
   return human_bytes(static_cast<uint64_t>(std::max(0.0, amount)));
 }
 
+/// A short grid is played more often: what is drawn matters less.
+unsigned plays_of(const std::vector<Settings>& grid) {
+  constexpr size_t affordable = 48;
+  return static_cast<unsigned>(std::clamp<size_t>(affordable / std::max<size_t>(grid.size(), 1), 1, 8));
+}
+
+void play(Candidate& candidate, const Input& in, Begin begin, unsigned plays) {
+  const auto play_with = [&](double changing_share) {
+    Model model = in.model;
+    model.changing_share = changing_share;
+    return simulate(in.activity, candidate.settings, model, in.costs, begin, plays);
+  };
+  candidate.outcome = play_with(in.model.changing_share);
+  candidate.least_refaulted = candidate.most_refaulted = candidate.outcome.refaulted;
+  for (const double share : {in.least_changing, in.most_changing}) {
+    if (share != in.model.changing_share) {
+      const uint64_t refaulted = play_with(share).refaulted;
+      candidate.least_refaulted = std::min(candidate.least_refaulted, refaulted);
+      candidate.most_refaulted = std::max(candidate.most_refaulted, refaulted);
+    }
+  }
+}
+
 Fit fit_of(const Input& in) {
   const Outcome out = simulate(in.activity, in.current, in.model, in.costs,
-                               in.activity.from_start ? Begin::empty : Begin::as_read);
+                               in.activity.from_start ? Begin::empty : Begin::as_read, 3);
   Fit fit = {.simulated_resident_bytes = out.mean_resident * static_cast<double>(in.activity.page_bytes),
              .measured_resident_bytes = in.measured.mean_resident_bytes,
              .simulated_purged_pages = out.purged(),
@@ -49,12 +74,11 @@ Fit fit_of(const Input& in) {
 
 /// Arenas whose decay times are others count little: they have few readings in which pages move.
 void add(Chances& all, const Chances& one) {
-  all.ready += one.ready;
-  all.waiting += one.waiting;
+  all.tries += one.tries;
+  all.tries_ns += one.tries_ns;
+  all.came += one.came;
   all.taken += one.taken;
-  all.span_ns += one.span_ns;
   all.waited_ns += one.waited_ns;
-  all.epoch_ns = std::max(all.epoch_ns, one.epoch_ns);
 }
 
 double mean_held_bytes(const Activity& activity) {
@@ -207,6 +231,34 @@ std::vector<Recommendation> recommend(const Advice& advice) {
   return out;
 }
 
+/// What the recordings leave open, where it is more than chance: for the settings in the middle.
+void add_open_refaults(Advice& advice) {
+  constexpr uint64_t few_pages = 4096;
+  constexpr double much = 0.15;
+  std::vector<double> fewer;
+  std::vector<double> more;
+  for (const Candidate& candidate : advice.candidates) {
+    if (const uint64_t said = candidate.outcome.refaulted; said >= few_pages) {
+      fewer.push_back(1 - static_cast<double>(candidate.least_refaulted) / static_cast<double>(said));
+      more.push_back(static_cast<double>(candidate.most_refaulted) / static_cast<double>(said) - 1);
+    }
+  }
+  const auto median = [](std::vector<double>& of) {
+    std::sort(of.begin(), of.end());
+    return of.empty() ? 0 : of[of.size() / 2];
+  };
+  const double less = median(fewer);
+  const double over = median(more);
+  if (std::max(less, over) > much) {
+    advice.input.caveats.push_back(fmt::format(
+        "how much of its memory is replaced all the time does not follow from what was recorded: pages "
+        "touched "
+        "again under other settings may as well be {:.0f} % fewer or {:.0f} % more; a recording under a "
+        "shorter decay time, given as a second file, or jemtrace sweep tells",
+        100 * less, 100 * over));
+  }
+}
+
 void add_caveats(Advice& advice, const ledger::TrendReport& trend) {
   Input& in = advice.input;
   const double seconds = static_cast<double>(in.activity.span_ns()) / 1e9;
@@ -227,6 +279,7 @@ void add_caveats(Advice& advice, const ledger::TrendReport& trend) {
         "the program switched background threads on by itself: background_thread in its options does not "
         "change that");
   }
+  add_open_refaults(advice);
   if (trend.trend == ledger::Trend::ratcheting) {
     in.caveats.push_back(
         fmt::format("active memory grows by {}/s: no decay setting stops that", bytes(trend.per_second)));
@@ -237,14 +290,40 @@ void add_caveats(Advice& advice, const ledger::TrendReport& trend) {
   }
 }
 
+std::optional<uint64_t> oversize_pages(int major, int minor,
+                                       const std::map<std::string, ledger::Setting>& options,
+                                       uint64_t page_bytes) {
+  constexpr uint64_t usual_bytes = uint64_t{8} << 20;
+  if (major == 5 && minor < 2) {
+    return std::nullopt;
+  }
+  const auto found = options.find("oversize_threshold");
+  const uint64_t bytes =
+      found == options.end() ? usual_bytes : std::strtoull(found->second.value.c_str(), nullptr, 10);
+  return bytes == 0 ? std::nullopt : std::optional(std::max<uint64_t>(1, bytes / page_bytes));
+}
+
 }  // namespace
 
 const char* name(CostSource source) {
   return source == CostSource::measured ? "target" : "host";
 }
 
+double purged_extent_pages(const Activity& activity) {
+  uint64_t extents = 0;
+  uint64_t purged = 0;
+  for (const ArenaActivity& arena : activity.arenas) {
+    if (arena.dirty_extents && arena.dirty_purged) {
+      extents += *arena.dirty_extents;
+      purged += *arena.dirty_purged;
+    }
+  }
+  return extents == 0 ? 1
+                      : std::clamp(static_cast<double>(purged) / static_cast<double>(extents), 1.0, 4096.0);
+}
+
 Model make_model(const Activity& activity, const std::string& version, const Settings& current,
-                 const std::map<std::string, ledger::Setting>& options, const ledger::Totals& totals) {
+                 const std::map<std::string, ledger::Setting>& options) {
   Model model;
   model.usual = current;
   const auto [major, minor] = major_minor(version);
@@ -256,30 +335,12 @@ Model make_model(const Activity& activity, const std::string& version, const Set
     model.background_threads =
         static_cast<unsigned>(std::clamp(std::atoi(found->second.value.c_str()), 1, 4096));
   }
-  uint64_t extents = 0;
-  uint64_t purged = 0;
-  double freed = 0;
+  model.oversize_pages = oversize_pages(major, minor, options, activity.page_bytes);
   Chances busy;
   Chances idle;
   for (const ArenaActivity& arena : activity.arenas) {
-    if (arena.dirty_extents && arena.dirty_purged) {
-      extents += *arena.dirty_extents;
-      purged += *arena.dirty_purged;
-    }
-    for (size_t i = 1; i < arena.points.size(); ++i) {
-      freed += static_cast<double>(freed_between(arena.points[i - 1], arena.points[i]));
-    }
     add(busy, arena.busy);
     add(idle, arena.idle);
-  }
-  if (extents > 0) {
-    model.extent_pages = std::max(1.0, static_cast<double>(purged) / static_cast<double>(extents));
-  }
-  const uint64_t oversize = totals.counters.by_purpose[JT_PURGE_OVERSIZE].bytes;
-  const bool had_a_chance = current.dirty_ms > 0;
-  if (had_a_chance && freed > 0) {
-    model.oversize_share = std::clamp(
-        static_cast<double>(oversize) / static_cast<double>(activity.page_bytes) / freed, 0.0, 1.0);
   }
   model.busy_chances = busy_rate(busy);
   model.idle_chances = idle_rate(idle);
@@ -311,6 +372,7 @@ void measure_costs(const ledger::Totals& totals, uint64_t page_bytes, Costs& cos
 }
 
 Advice make_advice(Input input, const std::vector<Settings>& grid) {
+  calibrate(input);
   Advice advice{.input = std::move(input),
                 .candidates = {},
                 .fit = {},
@@ -323,8 +385,9 @@ Advice make_advice(Input input, const std::vector<Settings>& grid) {
     if (settings == in.current) {
       advice.current = advice.candidates.size();
     }
-    advice.candidates.push_back({settings, simulate(in.activity, settings, in.model, in.costs, begin)});
+    advice.candidates.push_back({.settings = settings});
   }
+  in_parallel(grid.size(), [&](size_t i) { play(advice.candidates[i], in, begin, plays_of(grid)); });
   mark_front(advice.candidates);
   advice.fit = fit_of(in);
   advice.futile = futile(advice);

@@ -43,11 +43,15 @@ struct Input {
   Activity activity;
   Settings current;
   Model model;
+  /// With shares from here to there of changing blocks (Model::changing_share) the simulator says much the
+  /// same of what was recorded.
+  double least_changing = 1, most_changing = 1;
   Costs costs;
   CostOrigins origins;
   Measured measured;
   uint64_t period_ns = 0;            // between two readings, on average
   std::vector<std::string> caveats;  // one sentence each
+  std::vector<Input> others;         // recordings of the same program under other settings
 };
 
 /// The present settings, simulated, beside what was measured: how far to trust the rest.
@@ -92,12 +96,15 @@ Advice make_advice(Input input, const std::vector<Settings>& grid);
 
 /// The model of a process: by its version, and by what was seen. `boot`: its options, by name.
 Model make_model(const Activity& activity, const std::string& version, const Settings& current,
-                 const std::map<std::string, ledger::Setting>& options, const ledger::Totals& totals);
+                 const std::map<std::string, ledger::Setting>& options);
+
+/// Of an extent that was purged, on average, between 1 and 4096.
+double purged_extent_pages(const Activity& activity);
 
 /// What a page cost in the purges that were measured; the calibrated value stays where there were too few.
 void measure_costs(const ledger::Totals& totals, uint64_t page_bytes, Costs& costs, CostOrigins& origins);
 
-/// One setting of a sweep: what its runs measured, on average, beside what the first setting's run predicts.
+/// One setting of a sweep: what its runs measured, on average, beside what is predicted.
 struct Trial {
   Settings settings;
   std::string conf;  // "MALLOC_CONF=..."; empty: the command's own environment
@@ -105,9 +112,11 @@ struct Trial {
   int exit_status = 0;  // of the last run that failed, else 0
   Measured measured;
   double wall_s = 0, cpu_s = 0;
-  double worst_spread = 0;  // (largest - smallest mean RSS of a run) / their mean
+  // Of the runs, (largest - smallest) / their mean: of mean RSS, of refaulted pages where all know them.
+  double rss_spread = 0;
+  std::optional<double> refaulted_spread;
   std::optional<Outcome> predicted;
-  double predicted_rss_bytes = 0;  // with what is not in the caches taken from the first setting's run
+  double predicted_rss_bytes = 0;  // with what is not in the caches taken from the first run
 };
 
 struct SweepReport {

@@ -16,7 +16,8 @@ namespace jemtrace::advise {
 struct Candidate {
   Settings settings;
   Outcome outcome;
-  bool front = false;  // no other one needs less memory and less CPU
+  uint64_t least_refaulted = 0, most_refaulted = 0;  // what the recordings leave open
+  bool front = false;                                // no other one needs less memory and less CPU
 };
 
 /// The settings to try: `current`, and a grid around what people set.

@@ -4,8 +4,11 @@
 #include <cmath>
 #include <limits>
 #include <map>
+#include <numeric>
+#include <type_traits>
 
 #include "advise/decay.hpp"
+#include "advise/heap.hpp"
 
 namespace jemtrace::advise {
 namespace {
@@ -13,11 +16,14 @@ namespace {
 constexpr uint64_t finest_ns = 1'000'000;
 constexpr uint64_t most_pieces = 250;             // of the time between two readings
 constexpr uint64_t defer_threshold = 1024;        // ARENA_DEFERRED_PURGE_NPAGES_THRESHOLD
-constexpr uint64_t oversize_pages = 2048;         // oversize_threshold: no fewer make one extent of that size
 constexpr uint64_t least_sleep_ns = 100'000'000;  // BACKGROUND_THREAD_MIN_INTERVAL_NS
 constexpr uint64_t forever = Decay::never;
-constexpr uint64_t settle_ns = 40'000'000'000;
+constexpr uint64_t settle_ns = 20'000'000'000;
 constexpr unsigned most_passes = 8;
+// A heap of more blocks, or that takes more in all, is played as a smaller one of the same kind. Not a
+// smaller one than need be: the fewer unused extents there are, the fewer blocks one is found for.
+constexpr double most_blocks = 20'000, most_takes = 1'000'000, most_pages = 1 << 26;
+constexpr double slack = 0.25;  // of the pages that take part in the replacing: more or fewer at times
 
 /// Decay passes on application threads, by how long they took.
 class Stalls {
@@ -56,15 +62,79 @@ class Stalls {
   uint64_t times_ = 0;
 };
 
+/// The blocks that are in use, and which of them is freed next: one of those that are replaced all the time,
+/// or of those that stay.
+class Blocks {
+ public:
+  explicit Blocks(double changing_pages) : changing_pages_(changing_pages) {}
+
+  [[nodiscard]] bool empty() const { return changing_.empty() && staying_.empty(); }
+  void add(Heap::Id block, uint64_t pages, bool replaces) {
+    if (replaces || held_ < changing_pages_ * (1 + slack)) {
+      changing_.push_back(block);
+      held_ += static_cast<double>(pages);
+    } else {
+      staying_.push_back(block);
+    }
+  }
+  /// Not empty.
+  Heap::Id pick(const Heap& heap, Random& random, bool replaced) {
+    const bool changes =
+        staying_.empty() || (!changing_.empty() && (replaced || held_ > changing_pages_ * (1 - slack)));
+    std::vector<Heap::Id>& blocks = changes ? changing_ : staying_;
+    std::swap(blocks[random.below(blocks.size())], blocks.back());
+    const Heap::Id block = blocks.back();
+    blocks.pop_back();
+    held_ -= changes ? static_cast<double>(heap.pages_of(block)) : 0;
+    return block;
+  }
+
+ private:
+  double changing_pages_;
+  double held_ = 0;  // by those that change
+  std::vector<Heap::Id> changing_, staying_;
+};
+
+/// Draws sizes of blocks as often as they were asked for. Where it is not known: pages.
+class Sizes {
+ public:
+  explicit Sizes(const std::vector<Asked>& asked) {
+    uint64_t extents = 0;
+    for (const Asked& one : asked) {
+      pages_ += static_cast<double>(one.pages) * static_cast<double>(one.extents);
+      extents += one.extents;
+      sizes_.emplace_back(extents, one.pages);
+    }
+    if (extents == 0) {
+      sizes_ = {{1, 1}};
+      pages_ = 1;
+    }
+  }
+  [[nodiscard]] double mean() const { return pages_ / static_cast<double>(sizes_.back().first); }
+  uint64_t draw(Random& random) const {
+    return std::upper_bound(sizes_.begin(), sizes_.end(), std::pair(random.below(sizes_.back().first), most))
+        ->second;
+  }
+
+ private:
+  static constexpr uint64_t most = std::numeric_limits<uint64_t>::max();
+  std::vector<std::pair<uint64_t, uint64_t>> sizes_;  // up to how many of all, pages
+  double pages_ = 0;
+};
+
 struct Arena {
   const ArenaActivity* from;
-  std::optional<double> miss_pages;
   Settings settings;
+  Sizes sizes;
+  uint64_t scale;  // of its pages, one is played
   Decay dirty_decay, muzzy_decay;
+  Heap heap;
+  Blocks blocks;
+  // As the heap has them, by the scale:
   uint64_t active = 0, dirty = 0, muzzy = 0;
-  uint64_t gone = 0;  // purged by MADV_DONTNEED and not taken again
-  double oversize_rest = 0, missing_rest = 0;
-  size_t next = 0;  // of its points
+  double owed = 0;             // to be taken, not scaled
+  double line = 0, grown = 0;  // where its active pages should be, and how much of the way is left
+  size_t next = 0;             // of its points
   // While its pages move from one point to the next:
   bool had_chance = false, purges_all = false;
   uint64_t moves_from = 0, moves_to = 0, takes = 0;
@@ -78,25 +148,30 @@ struct Thread {
 
 class Simulation {
  public:
-  Simulation(const Activity& activity, const Settings& settings, const Model& model, const Costs& costs)
-      : activity_(activity), settings_(settings), model_(model), costs_(costs) {}
+  Simulation(const Activity& activity, const Settings& settings, const Model& model, const Costs& costs,
+             uint64_t seed)
+      : activity_(activity), settings_(settings), model_(model), costs_(costs), random_(seed) {}
 
   Outcome run(Begin begin) {
-    begin_ns_ = activity_.times_ns.front();
-    make_arenas(begin);
+    begin_ns_ = last_ns_ = activity_.times_ns.front();
     const uint64_t span = std::max<uint64_t>(activity_.span_ns(), 1);
     const unsigned passes =
-        begin != Begin::settled
-            ? 1
+        begin == Begin::empty ? 1
+        : begin == Begin::as_read
+            ? 2
             : std::clamp(static_cast<unsigned>(1 + (settle_ns + span - 1) / span), 2U, most_passes);
-    last_ns_ = begin_ns_;
+    make_arenas(begin, passes);
     for (unsigned pass = 0; pass < passes; ++pass) {
-      if (pass + 1 == passes) {
+      if (pass + 1 == passes && pass > 0) {
+        if (begin == Begin::as_read) {
+          rewind();
+        }
         forget();
       }
       // A step of the length of one reading joins the end to the beginning.
-      const uint64_t joint = pass == 0 ? 0 : span / std::max<size_t>(activity_.times_ns.size() - 1, 1);
-      play(pass * span + (pass > 0 ? pass * joint : 0), joint);
+      const bool joined = pass > 0 && begin == Begin::settled;
+      const uint64_t joint = joined ? span / std::max<size_t>(activity_.times_ns.size() - 1, 1) : 0;
+      play(joined ? pass * (span + joint) : 0, joint);
     }
     integrate(last_ns_);
     return finish();
@@ -113,43 +188,125 @@ class Simulation {
     return own;
   }
 
-  void make_arenas(Begin begin) {
+  void make_arenas(Begin begin, unsigned passes) {
+    const uint64_t scale = scale_of(passes);
     for (const ArenaActivity& from : activity_.arenas) {
       const Settings own = settings_of(from);
       const uint64_t seed = 2 * arenas_.size();
-      Arena arena{&from, miss_pages(from), own, Decay(own.dirty_ms, begin_ns_, seed),
-                  Decay(own.muzzy_ms, begin_ns_, seed + 1)};
-      const Point& first = from.points.front();
-      if (begin != Begin::empty && first.at == 0) {
-        arena.active = first.active;
-        arena.dirty = first.dirty;
-        arena.muzzy = first.muzzy;
-        arena.next = 1;
-        if (begin == Begin::as_read) {
-          arena.dirty_decay.resume(from.dirty_start);
-          arena.muzzy_decay.resume(from.muzzy_start);
-        }
+      uint64_t most_active = 0;
+      for (const Point& point : from.points) {
+        most_active = std::max(most_active, point.active);
       }
-      total_ += arena.active + arena.dirty + arena.muzzy;
-      arenas_.push_back(arena);
+      Arena arena{
+          &from,
+          own,
+          Sizes(from.asked),
+          scale,
+          Decay(own.dirty_ms, begin_ns_, seed),
+          Decay(own.muzzy_ms, begin_ns_, seed + 1),
+          Heap(oversize_pages(own)),
+          Blocks(model_.changing_share < 1
+                     ? model_.changing_share * static_cast<double>(most_active) / static_cast<double>(scale)
+                     : std::numeric_limits<double>::infinity())};
+      if (begin != Begin::empty && from.points.front().at == 0) {
+        place(arena);
+      }
+      arenas_.push_back(std::move(arena));
     }
     if (settings_.background) {
-      std::map<uint32_t, Thread> threads;
-      for (size_t i = 0; i < arenas_.size(); ++i) {
-        threads[arenas_[i].from->index % std::max(1U, model_.background_threads)].arenas.push_back(i);
+      make_threads(begin);
+    }
+  }
+
+  void make_threads(Begin begin) {
+    std::map<uint32_t, Thread> threads;
+    for (size_t i = 0; i < arenas_.size(); ++i) {
+      threads[arenas_[i].from->index % std::max(1U, model_.background_threads)].arenas.push_back(i);
+    }
+    threads_.clear();
+    for (auto& [number, thread] : threads) {
+      // One that was started long ago is somewhere in its sleep.
+      thread.wakes_ns = begin == Begin::as_read ? begin_ns_ + least_sleep_ns : forever;
+      threads_.push_back(std::move(thread));
+    }
+  }
+
+  [[nodiscard]] uint64_t oversize_pages(const Settings& own) const {
+    const bool ends = model_.background_ends_oversize && own.background;
+    return model_.oversize_pages && own.dirty_ms != -1 && own.muzzy_ms != -1 && !ends ? *model_.oversize_pages
+                                                                                      : Heap::never;
+  }
+
+  [[nodiscard]] uint64_t scale_of(unsigned passes) const {
+    double blocks = 0;
+    double takes = 0;
+    double pages = 0;
+    for (const ArenaActivity& arena : activity_.arenas) {
+      const double mean = Sizes(arena.asked).mean();
+      uint64_t most_held = 0;
+      for (size_t i = 0; i < arena.points.size(); ++i) {
+        const Point& point = arena.points[i];
+        most_held = std::max(most_held, point.active + point.dirty);
+        takes += i == 0 ? 0 : static_cast<double>(taken_between(arena.points[i - 1], point)) / mean;
       }
-      for (auto& [number, thread] : threads) {
-        // One that was started long ago is somewhere in its sleep.
-        thread.wakes_ns = begin == Begin::as_read ? begin_ns_ + least_sleep_ns : forever;
-        threads_.push_back(std::move(thread));
+      blocks += static_cast<double>(most_held) / mean;
+      pages += static_cast<double>(most_held);
+    }
+    return static_cast<uint64_t>(
+        std::ceil(std::max({1.0, blocks / most_blocks, takes * passes / most_takes, pages / most_pages})));
+  }
+
+  /// As many pages in each state as were read at first. Where they lie is not known: blocks that are freed in
+  /// any order leave them dirty.
+  void place(Arena& arena) {
+    const Point& first = arena.from->points.front();
+    const uint64_t active = first.active / arena.scale;
+    const uint64_t dirty = first.dirty / arena.scale;
+    const uint64_t muzzy = first.muzzy / arena.scale;
+    while (arena.heap.pages(Heap::active) < active || held(arena.heap) < active + dirty + muzzy) {
+      take_one(arena, false);
+    }
+    while (!arena.blocks.empty() && arena.heap.pages(Heap::active) > active) {
+      free_one(arena, false);
+    }
+    arena.heap.evict(Heap::muzzy, muzzy, false);
+    if (muzzy > 0) {
+      arena.heap.evict(Heap::dirty, dirty, true);
+    }
+    arena.heap.evict(Heap::dirty, dirty + muzzy, false);
+    arena.line = static_cast<double>(first.active) / static_cast<double>(arena.scale);
+    arena.grown = arena.owed = 0;
+    arena.next = 1;
+    sync(arena);
+  }
+
+  static uint64_t held(const Heap& heap) {
+    return heap.pages(Heap::active) + heap.pages(Heap::dirty) + heap.pages(Heap::muzzy);
+  }
+
+  /// Back to the first reading, with the heap as it has become, and decay where it was.
+  void rewind() {
+    last_ns_ = begin_ns_;
+    for (Arena& arena : arenas_) {
+      arena.next = 0;
+      arena.dirty_decay = Decay(arena.settings.dirty_ms, begin_ns_, 0);
+      arena.muzzy_decay = Decay(arena.settings.muzzy_ms, begin_ns_, 1);
+      if (arena.from->points.front().at == 0) {
+        arena.dirty_decay.resume(arena.from->dirty_start);
+        arena.muzzy_decay.resume(arena.from->muzzy_start);
+        place(arena);
+        arena.heap.forget_purges();  // as of what was purged before somebody watched nothing is known
       }
+    }
+    if (settings_.background) {
+      make_threads(Begin::as_read);
     }
   }
 
   void play(uint64_t shift_ns, uint64_t joint_ns) {
     const auto& times = activity_.times_ns;
     for (Arena& arena : arenas_) {
-      if (shift_ns > 0 || joint_ns > 0) {
+      if (joint_ns > 0) {
         arena.next = 0;
       }
     }
@@ -167,7 +324,7 @@ class Simulation {
     for (Arena& arena : arenas_) {
       const auto& points = arena.from->points;
       if (arena.next < points.size() && points[arena.next].at == at) {
-        arena.moves_from = arena.active;
+        arena.moves_from = static_cast<uint64_t>(std::llround(arena.line * static_cast<double>(arena.scale)));
         arena.moves_to = points[arena.next].active;
         arena.takes = arena.next == 0 ? 0 : taken_between(points[arena.next - 1], points[arena.next]);
         arena.purges_all =
@@ -189,7 +346,7 @@ class Simulation {
             static_cast<double>(arena->moves_from) +
             (static_cast<double>(arena->moves_to) - static_cast<double>(arena->moves_from)) * share;
         const uint64_t takes = arena->takes * piece / pieces - arena->takes * (piece - 1) / pieces;
-        move_to(*arena, static_cast<uint64_t>(std::llround(target)), takes);
+        move_to(*arena, target, takes, piece == pieces);
         arena->had_chance |= try_tick(*arena, at, now, length / pieces);
       }
     }
@@ -237,7 +394,8 @@ class Simulation {
 
   void forget() {
     out_ = {};
-    returned_ = 0;
+    returned_before_ = returned();
+    reused_before_ = reused();
     page_ns_ = 0;
     stalls_.clear();
     counted_from_ns_ = last_ns_;
@@ -245,97 +403,83 @@ class Simulation {
 
   // ---- allocation
 
-  /// Frees, and takes `pages` or as many as it needs to have `active`.
-  void move_to(Arena& arena, uint64_t active, uint64_t pages) {
-    pages = std::max(pages, active > arena.active ? active - arena.active : 0);
-    // Blocks come and go one by one: what is freed meanwhile does not help at large.
-    const double missing =
-        arena.miss_pages ? std::exp(-static_cast<double>(arena.dirty + arena.muzzy) / *arena.miss_pages) : 0;
-    arena.missing_rest += missing * static_cast<double>(pages);
-    const uint64_t past = std::min(pages, static_cast<uint64_t>(arena.missing_rest));
-    arena.missing_rest -= static_cast<double>(past);
-    give(arena, std::min(arena.active, arena.active + pages - active));
-    take(arena, pages, past);
+  /// Blocks come and go one by one: what is taken replaces what is freed, as far as active pages do not grow
+  /// or shrink to `active`. At the `last` step they are as many.
+  void move_to(Arena& arena, double active, uint64_t pages, bool last) {
+    const auto scale = static_cast<double>(arena.scale);
+    const double mean = arena.sizes.mean();
+    arena.owed += static_cast<double>(pages) / scale;
+    arena.grown += active / scale - arena.line;
+    arena.line = active / scale;
+    while (arena.grown >= mean) {
+      take_one(arena, false);
+      arena.grown -= mean;
+    }
+    while (arena.grown <= -mean && !arena.blocks.empty()) {
+      free_one(arena, false);
+      arena.grown += mean;
+    }
+    while (arena.owed > 0) {
+      if (!arena.blocks.empty()) {
+        free_one(arena, true);
+      }
+      take_one(arena, true);
+    }
+    if (last) {
+      const auto now = [&] { return static_cast<double>(arena.heap.pages(Heap::active)); };
+      while (now() + mean / 2 < arena.line) {
+        take_one(arena, false);
+      }
+      while (!arena.blocks.empty() && now() >= arena.line + mean / 2) {
+        free_one(arena, false);
+      }
+      arena.grown = 0;
+    }
+    sync(arena);
     out_.peak_resident = std::max(out_.peak_resident, total_);
   }
 
-  /// ecache_alloc: the dirty cache first, then the muzzy one, then the retained one. `missing` of the pages
-  /// find no extent in the first two.
-  void take(Arena& arena, uint64_t pages, uint64_t missing) {
-    arena.active += pages;
-    take_back(arena, missing);
-    pages -= missing;
-    const uint64_t dirty = std::min(pages, arena.dirty);
-    arena.dirty -= dirty;
-    pages -= dirty;
-    const uint64_t muzzy = std::min(pages, arena.muzzy);
-    arena.muzzy -= muzzy;
-    out_.lazily_reused += muzzy;
-    take_back(arena, pages - muzzy);
+  void take_one(Arena& arena, bool replaces) {
+    const uint64_t pages = arena.sizes.draw(random_);
+    arena.blocks.add(arena.heap.take(pages), pages, replaces);
+    arena.owed -= static_cast<double>(pages);
   }
 
-  /// From what was purged, then new memory.
-  void take_back(Arena& arena, uint64_t pages) {
-    const uint64_t back = std::min(pages, arena.gone);
-    arena.gone -= back;
-    total_ += pages;
-    returned_ += back;
-  }
-
-  void give(Arena& arena, uint64_t pages) {
-    arena.active -= pages;
-    arena.dirty += pages;
-    const Settings& own = arena.settings;
-    const bool oversize =
-        own.dirty_ms != -1 && own.muzzy_ms != -1 && !(model_.background_ends_oversize && own.background);
-    if (own.dirty_ms == 0) {
+  void free_one(Arena& arena, bool replaced) {
+    uint64_t gone = arena.heap.give(arena.blocks.pick(arena.heap, random_, replaced));
+    if (arena.settings.dirty_ms == 0) {
       // arena_handle_deferred_work: on every free, all, and past the muzzy cache.
-      purge(arena, arena.dirty, false, false);
-    } else if (oversize && model_.oversize_share > 0 && arena.dirty >= oversize_pages) {
-      arena.oversize_rest += static_cast<double>(pages) * model_.oversize_share;
-      const uint64_t whole = std::min(arena.dirty, static_cast<uint64_t>(arena.oversize_rest));
-      arena.oversize_rest -= static_cast<double>(whole);
-      purge(arena, whole, false, false);
+      gone += arena.heap.evict(Heap::dirty, 0, false);
+    }
+    if (gone > 0) {
+      const double ns = purged(arena, gone, false, false);
+      stalls_.add(ns / static_cast<double>(arena.scale), arena.scale);
     }
   }
 
-  /// Dirty pages, whole extents: into the muzzy cache or away. What it took, in ns.
-  double purge(Arena& arena, uint64_t pages, bool lazily, bool background) {
-    arena.dirty -= pages;
-    double ns = static_cast<double>(pages);
-    if (lazily) {
-      arena.muzzy += pages;
-      out_.lazy += pages;
-      ns *= costs_.lazy_ns;
-    } else {
-      ns *= costs_.forced_ns;
-      away(arena, pages);
-    }
-    const bool by_extent = arena.settings.dirty_ms == 0 && !background;
-    account(ns, background);
-    if (by_extent) {
-      const auto extents =
-          static_cast<uint64_t>(std::ceil(static_cast<double>(pages) / extent_pages(arena, pages)));
-      stalls_.add(extents == 0 ? 0 : ns / static_cast<double>(extents), extents);
-    }
+  /// What the heap has, for all the arena.
+  void sync(Arena& arena) {
+    total_ -= arena.active + arena.dirty + arena.muzzy;
+    arena.active = arena.heap.pages(Heap::active) * arena.scale;
+    arena.dirty = arena.heap.pages(Heap::dirty) * arena.scale;
+    arena.muzzy = arena.heap.pages(Heap::muzzy) * arena.scale;
+    total_ += arena.active + arena.dirty + arena.muzzy;
+  }
+
+  /// Counts `pages` of the heap. What it took, in ns.
+  double purged(const Arena& arena, uint64_t pages, bool lazily, bool background) {
+    const uint64_t all = pages * arena.scale;
+    (lazily ? out_.lazy : out_.forced) += all;
+    const double ns = static_cast<double>(all) * (lazily ? costs_.lazy_ns : costs_.forced_ns);
+    (background ? out_.background_purge_ns : out_.app_purge_ns) += ns;
     return ns;
   }
 
   /// arena.<i>.purge, on a thread of the program: past the muzzy state.
   void purge_all(Arena& arena) {
-    arena.dirty += arena.muzzy;
-    arena.muzzy = 0;
-    purge(arena, arena.dirty, false, false);
-  }
-
-  void away(Arena& arena, uint64_t pages) {
-    arena.gone += pages;
-    total_ -= pages;
-    out_.forced += pages;
-  }
-
-  void account(double ns, bool background) {
-    (background ? out_.background_purge_ns : out_.app_purge_ns) += ns;
+    const uint64_t muzzy = arena.heap.evict(Heap::muzzy, 0, false);
+    purged(arena, muzzy + arena.heap.evict(Heap::dirty, 0, false), false, false);
+    sync(arena);
   }
 
   // ---- decay
@@ -365,33 +509,12 @@ class Simulation {
     }
   }
 
-  /// Neighbours are joined: where blocks lie in any order, `held` unused pages beside the used ones make
-  /// extents of so many blocks.
-  [[nodiscard]] double extent_pages(const Arena& arena, uint64_t held) const {
-    if (!arena.from->block_pages) {
-      return model_.extent_pages;
-    }
-    const double active = std::max(1.0, static_cast<double>(arena.active));
-    return std::max(1.0, *arena.from->block_pages * (static_cast<double>(held) + active) / active);
-  }
-
   /// pac_decay_to_limit: whole extents, so it overshoots.
   double to_limit(Arena& arena, bool muzzy, uint64_t limit, bool background) {
-    uint64_t& held = muzzy ? arena.muzzy : arena.dirty;
-    if (held <= limit) {
-      return 0;
-    }
-    const double extent = extent_pages(arena, held);
-    const double extents = std::ceil(static_cast<double>(held - limit) / extent);
-    const uint64_t pages = std::min(held, static_cast<uint64_t>(std::llround(extents * extent)));
-    if (!muzzy) {
-      return purge(arena, pages, arena.settings.muzzy_ms != 0, background);
-    }
-    held -= pages;
-    away(arena, pages);
-    const double ns = static_cast<double>(pages) * costs_.forced_ns;
-    account(ns, background);
-    return ns;
+    const bool lazily = !muzzy && arena.settings.muzzy_ms != 0;
+    const uint64_t pages = arena.heap.evict(muzzy ? Heap::muzzy : Heap::dirty, limit / arena.scale, lazily);
+    sync(arena);
+    return purged(arena, pages, lazily, background);
   }
 
   // ---- background threads
@@ -470,11 +593,23 @@ class Simulation {
                        [](const ArenaActivity& arena) { return arena.points.back().taken.has_value(); });
   }
 
+  [[nodiscard]] uint64_t returned() const {
+    return std::accumulate(arenas_.begin(), arenas_.end(), uint64_t{0}, [](uint64_t sum, const Arena& arena) {
+      return sum + arena.heap.returned() * arena.scale;
+    });
+  }
+  [[nodiscard]] uint64_t reused() const {
+    return std::accumulate(arenas_.begin(), arenas_.end(), uint64_t{0}, [](uint64_t sum, const Arena& arena) {
+      return sum + arena.heap.reused() * arena.scale;
+    });
+  }
+
   Outcome finish() {
     const uint64_t counted_ns = last_ns_ - counted_from_ns_.value_or(begin_ns_);
     out_.seconds = static_cast<double>(counted_ns) / 1e9;
     out_.mean_resident = counted_ns == 0 ? 0 : page_ns_ / static_cast<double>(counted_ns);
-    const double refaulted = static_cast<double>(returned_) * model_.touched_share;
+    const double refaulted = static_cast<double>(returned() - returned_before_) * model_.touched_share;
+    out_.lazily_reused = reused() - reused_before_;
     out_.refaulted = static_cast<uint64_t>(std::llround(refaulted));
     out_.fault_ns = refaulted * costs_.fault_ns;
     out_.stall_p99_ns = stalls_.quantile(0.99);
@@ -489,21 +624,55 @@ class Simulation {
   std::vector<Arena> arenas_;
   std::vector<Thread> threads_;
   std::vector<Arena*> moving_;
-  Random random_{0x6a656d74};
+  Random random_;
   Stalls stalls_;
   Outcome out_;
   double page_ns_ = 0;
-  uint64_t total_ = 0;     // resident pages
-  uint64_t returned_ = 0;  // purged by MADV_DONTNEED, and taken again
+  uint64_t total_ = 0;                                // resident pages
+  uint64_t returned_before_ = 0, reused_before_ = 0;  // what is not counted
   uint64_t begin_ns_ = 0, last_ns_ = 0;
   std::optional<uint64_t> counted_from_ns_;
 };
 
+template <typename T>
+T mean_of(const std::vector<Outcome>& outcomes, T Outcome::*value) {
+  double sum = 0;
+  for (const Outcome& one : outcomes) {
+    sum += static_cast<double>(one.*value);
+  }
+  const double mean = sum / static_cast<double>(outcomes.size());
+  return std::is_integral_v<T> ? static_cast<T>(std::llround(mean)) : static_cast<T>(mean);
+}
+
+Outcome mean_of(const std::vector<Outcome>& outcomes) {
+  Outcome mean = outcomes.front();
+  for (double Outcome::*value :
+       {&Outcome::mean_resident, &Outcome::app_purge_ns, &Outcome::background_purge_ns, &Outcome::fault_ns}) {
+    mean.*value = mean_of(outcomes, value);
+  }
+  for (uint64_t Outcome::*value : {&Outcome::peak_resident, &Outcome::lazy, &Outcome::forced,
+                                   &Outcome::refaulted, &Outcome::lazily_reused}) {
+    mean.*value = mean_of(outcomes, value);
+  }
+  double stalls = 0;
+  unsigned stalled = 0;
+  for (const Outcome& one : outcomes) {
+    stalls += one.stall_p99_ns.value_or(0);
+    stalled += one.stall_p99_ns ? 1 : 0;
+  }
+  mean.stall_p99_ns = stalled == 0 ? std::nullopt : std::optional(stalls / stalled);
+  return mean;
+}
+
 }  // namespace
 
 Outcome simulate(const Activity& activity, const Settings& settings, const Model& model, const Costs& costs,
-                 Begin begin) {
-  return Simulation(activity, settings, model, costs).run(begin);
+                 Begin begin, unsigned plays) {
+  std::vector<Outcome> outcomes;
+  for (uint64_t seed = 0; seed < std::max(1U, plays); ++seed) {
+    outcomes.push_back(Simulation(activity, settings, model, costs, seed).run(begin));
+  }
+  return mean_of(outcomes);
 }
 
 }  // namespace jemtrace::advise

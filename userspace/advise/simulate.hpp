@@ -24,10 +24,12 @@ struct Costs {
 
 /// How this jemalloc, in this process, differs from the plain algorithm.
 struct Model {
-  double extent_pages = 1;  // of a purged extent: purges take whole ones
-  /// Of the freed pages, the share that was purged within free() as extents of oversize_threshold and more
-  /// (5.2.0 and later). Not when a decay time is -1.
-  double oversize_share = 0;
+  /// Freed extents of this size and more are purged within free() (oversize_threshold, 5.2.0 and later). Not
+  /// when a decay time is -1.
+  std::optional<uint64_t> oversize_pages;
+  /// Of the most pages that an arena has in use, those that take part when blocks are replaced by others; the
+  /// rest stays until active pages become fewer.
+  double changing_share = 1;
   double touched_share = 1;               // of the purged pages that are taken again
   bool background_ends_oversize = false;  // 5.3.1 and later: not with background threads either
   unsigned background_threads = 4;        // max_background_threads
@@ -66,8 +68,9 @@ struct Outcome {
 };
 
 /// Plays jemalloc's decay over what was recorded: docs/advise.md says how, and what it leaves out.
-/// Deterministic. `activity` has at least two readings.
+/// Which block is freed, and when decay gets a chance, is drawn: the mean of so many `plays`, the same ones
+/// each time. `activity` has at least two readings.
 Outcome simulate(const Activity& activity, const Settings& settings, const Model& model, const Costs& costs,
-                 Begin begin);
+                 Begin begin, unsigned plays = 1);
 
 }  // namespace jemtrace::advise

@@ -72,7 +72,7 @@ Result<int> advise_live(const Options& options) {
 }
 
 Result<int> advise_file(const Options& options) {
-  ASSIGN_OR_RETURN(std::vector<advise::Input> inputs, read_inputs(options.advise.file));
+  ASSIGN_OR_RETURN(std::vector<advise::Input> inputs, read_inputs(options.advise.files));
   ASSIGN_OR_RETURN(const std::unique_ptr<Results> results, Results::open(options, true));
   results->out().header(make_header(options));
   for (advise::Input& input : inputs) {
@@ -85,7 +85,7 @@ Result<int> advise_file(const Options& options) {
 }  // namespace
 
 Result<int> advise_settings(const Options& options) {
-  return options.advise.file.empty() ? advise_live(options) : advise_file(options);
+  return options.advise.files.empty() ? advise_live(options) : advise_file(options);
 }
 
 }  // namespace jemtrace::cli

@@ -35,8 +35,13 @@ ledger::DecayReading decay_of(const json& object) {
   return decay;
 }
 
-advise::ArenaActivity arena_of(const json& object, size_t times) {
+uint64_t pages_of(const json& value) {
   constexpr uint64_t most_pages = uint64_t{1} << 40;
+  const auto number = value.get<uint64_t>();
+  return number < most_pages ? number : throw std::out_of_range("more pages than there can be");
+}
+
+advise::ArenaActivity arena_of(const json& object, size_t times) {
   advise::ArenaActivity arena{.index = object.at("index").get<uint32_t>(),
                               .dirty_ms = object.at("dirty_decay_ms").get<int64_t>(),
                               .muzzy_ms = object.at("muzzy_decay_ms").get<int64_t>()};
@@ -45,10 +50,7 @@ advise::ArenaActivity arena_of(const json& object, size_t times) {
     if (at >= times || (!arena.points.empty() && at <= arena.points.back().at)) {
       throw std::out_of_range("a point of an arena that cannot be");
     }
-    const auto pages = [&](size_t column) {
-      const auto number = row.at(column).get<uint64_t>();
-      return number < most_pages ? number : throw std::out_of_range("more pages than there can be");
-    };
+    const auto pages = [&](size_t column) { return pages_of(row.at(column)); };
     arena.points.push_back({static_cast<uint32_t>(at), pages(1), pages(2), pages(3),
                             row.at(4).is_null() ? std::nullopt : std::optional(pages(4)),
                             row.at(5).is_null() ? std::nullopt : std::optional(pages(5))});
@@ -58,7 +60,14 @@ advise::ArenaActivity arena_of(const json& object, size_t times) {
                             : c == '0' ? advise::Chance::none
                                        : advise::Chance::unknown);
   }
-  arena.block_pages = maybe<double>(object, "block_pages");
+  for (const json& row : object.at("asked")) {
+    const auto one = pages_of(row.at(0));
+    const auto extents = pages_of(row.at(1));
+    if (one == 0 || one >= uint64_t{1} << 28 || extents == 0) {
+      throw std::out_of_range("blocks that cannot be");
+    }
+    arena.asked.push_back({one, extents});
+  }
   if (arena.points.empty()) {
     throw std::out_of_range("an arena without points");
   }
@@ -103,9 +112,7 @@ advise::Input from_series(const json& line) {
   };
   in.origins = {origin("madv_free_from"), origin("madv_dontneed_from")};
   const json& model = line.at("model");
-  in.model.extent_pages = std::max(1.0, model.at("extent_pages").get<double>());
-  in.model.oversize_share = std::clamp(model.at("oversize_share").get<double>(), 0.0, 1.0);
-  in.model.touched_share = std::clamp(model.at("touched_share").get<double>(), 0.0, 1.0);
+  in.model.oversize_pages = maybe<uint64_t>(model, "oversize_pages");
   in.model.own_background = model.at("own_background").get<bool>();
   in.model.background_ends_oversize = model.at("background_ends_oversize").get<bool>();
   in.model.background_threads = model.at("max_background_threads").get<unsigned>();
@@ -124,6 +131,9 @@ advise::Input from_series(const json& line) {
                  .app_purge_ns = measured.at("app_purge_ns").get<double>(),
                  .background_purge_ns = measured.at("background_purge_ns").get<double>()};
   in.period_ns = in.activity.span_ns() / (in.activity.times_ns.size() - 1);
+  for (const json& other : line.at("others")) {
+    in.others.push_back(from_series(other));
+  }
   return in;
 }
 
@@ -160,10 +170,6 @@ void add_summary(advise::Input& in, const json& summary) {
   const auto muzzy = purged("muzzy_purged");
   if (dirty && muzzy) {
     in.measured.purged_pages = *dirty + *muzzy;
-  }
-  const auto extents = purged("dirty_nmadvise");
-  if (dirty && extents && *extents > 0) {
-    in.model.extent_pages = std::max(1.0, static_cast<double>(*dirty) / static_cast<double>(*extents));
   }
   const auto cost = [&](std::initializer_list<const char*> kinds) -> std::optional<double> {
     double ns = 0;
@@ -228,7 +234,7 @@ Result<advise::Input> from_trace(pid_t pid, const Traced& traced) {
   in.version = traced.target.is_null() || traced.target.at("images").empty()
                    ? ""
                    : maybe<std::string>(traced.target.at("images").front(), "version").value_or("");
-  in.model = advise::make_model(in.activity, in.version, in.current, {}, {});
+  in.model = advise::make_model(in.activity, in.version, in.current, {});
   ASSIGN_OR_RETURN(const auto tried, sample::measure_page_costs(16));
   in.costs = {tried.lazy_ns, tried.forced_ns, tried.fault_ns};
   add_summary(in, traced.summary);
@@ -289,9 +295,7 @@ Result<std::vector<advise::Input>> inputs_of(Contents contents, const std::strin
                     "save one with jemtrace advise -f json --series -o FILE, or jemtrace -f json -o FILE");
 }
 
-}  // namespace
-
-Result<std::vector<advise::Input>> read_inputs(const std::string& path) {
+Result<std::vector<advise::Input>> read_one(const std::string& path) {
   std::ifstream file(path);
   if (!file) {
     return fail_errno("cannot read " + escape(path));
@@ -313,6 +317,36 @@ Result<std::vector<advise::Input>> read_inputs(const std::string& path) {
     return fail(Errc::unsupported, fmt::format("{}: line {} is not as jemtrace writes it: {}", escape(path),
                                                number, escape(error.what())));
   }
+}
+
+/// Of which recordings of a program are advised on, the others are played under their own settings.
+Status add_others(std::vector<advise::Input>& inputs, const std::vector<advise::Input>& more,
+                  const std::string& path) {
+  for (const advise::Input& other : more) {
+    bool known = false;
+    for (advise::Input& input : inputs) {
+      if (input.comm == other.comm) {
+        input.others.push_back(other);
+        known = true;
+      }
+    }
+    if (!known) {
+      return fail(Errc::usage, fmt::format("{} has a recording of {}, of which the first file has none",
+                                           escape(path), escape(other.comm)));
+    }
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<std::vector<advise::Input>> read_inputs(const std::vector<std::string>& paths) {
+  ASSIGN_OR_RETURN(std::vector<advise::Input> inputs, read_one(paths.front()));
+  for (size_t i = 1; i < paths.size(); ++i) {
+    ASSIGN_OR_RETURN(const std::vector<advise::Input> more, read_one(paths[i]));
+    TRY(add_others(inputs, more, paths[i]));
+  }
+  return inputs;
 }
 
 }  // namespace jemtrace::cli

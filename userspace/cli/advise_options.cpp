@@ -19,8 +19,10 @@ void add_grid(CLI::App& app, AdviseOptions& options) {
 }  // namespace
 
 void add_advise_options(CLI::App& app, AdviseOptions& options) {
-  app.add_option("file", options.file,
-                 "what was saved with --series, or by jemtrace -f json, instead of a process")
+  app.add_option(
+         "file", options.files,
+         "what was saved with --series, or by jemtrace -f json, instead of a process; further files: of "
+         "the same program under other settings")
       ->type_name("FILE");
   add_grid(app, options);
 }
@@ -36,7 +38,7 @@ void add_sweep_options(CLI::App& app, AdviseOptions& options) {
 }
 
 Status check_advise(const AdviseOptions& options, bool with_selection, bool json) {
-  if (!options.file.empty() && with_selection) {
+  if (!options.files.empty() && with_selection) {
     return fail(Errc::usage, "a file and a selection of processes exclude each other");
   }
   if (options.series && !json) {

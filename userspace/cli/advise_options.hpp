@@ -2,6 +2,7 @@
 
 #include <CLI/CLI.hpp>
 #include <string>
+#include <vector>
 
 #include "util/result.hpp"
 
@@ -9,11 +10,11 @@ namespace jemtrace::cli {
 
 /// Of advise and sweep.
 struct AdviseOptions {
-  std::string file;      // advise: instead of processes
-  std::string grid;      // the settings to try, as typed; empty: the usual ones
-  bool series = false;   // advise: also write what was recorded
-  unsigned repeat = 2;   // sweep: runs of each setting
-  std::string conf_var;  // sweep: empty: by the image's prefix
+  std::vector<std::string> files;  // advise: instead of processes
+  std::string grid;                // the settings to try, as typed; empty: the usual ones
+  bool series = false;             // also write what was recorded
+  unsigned repeat = 2;             // sweep: runs of each setting
+  std::string conf_var;            // sweep: empty: by the image's prefix
 };
 
 void add_advise_options(CLI::App& app, AdviseOptions& options);

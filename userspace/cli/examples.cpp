@@ -48,8 +48,8 @@ constexpr Example examples[] = {
     {"advise",
      "  jemtrace advise -p 4242 -d 2m    watch for longer than a batch takes\n"
      "  jemtrace advise -p 4242 --grid 'dirty=0,1000,10000 bg=off,on'\n"
-     "  jemtrace advise -p 4242 -f json --series -o day.ndjson\n"
-     "  jemtrace advise day.ndjson\n"},
+     "  jemtrace advise -p 4242 -f json --series -o now.ndjson\n"
+     "  jemtrace advise now.ndjson shorter.ndjson\n"},
     {"sweep",
      "  jemtrace sweep -- ./job          as it is, then under several settings\n"
      "  jemtrace sweep -d 60s --repeat 3 --grid 'dirty=0,1000,10000' -- ./server\n"},

@@ -1,9 +1,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
+#include <set>
 
 #include "advise/advice.hpp"
+#include "advise/calibrate.hpp"
+#include "advise/parallel.hpp"
 #include "cli/run.hpp"
 #include "cli/watch.hpp"
 #include "util/text.hpp"
@@ -19,6 +23,7 @@ struct Sum {
   unsigned runs = 0;
   advise::Measured measured;
   double wall_s = 0, cpu_s = 0, least_rss = 0, most_rss = 0;
+  uint64_t least_refaulted = 0, most_refaulted = 0;
   unsigned purged_known = 0, refaulted_known = 0;
   int exit_status = 0;
 };
@@ -31,10 +36,12 @@ class Sweep {
     ASSIGN_OR_RETURN(const std::unique_ptr<Results> results, Results::open(options_, false));
     results->out().header(make_header(options_));
     TRY(run_as_is());
+    ASSIGN_OR_RETURN(grid_, grid());
+    TRY(run_shorter());
     if (options_.advise.series) {
       results->out().series(*input_);
     }
-    ASSIGN_OR_RETURN(grid_, grid());
+    advise::calibrate(*input_);
     sums_.resize(grid_.size());
     for (unsigned round = 0; round < options_.advise.repeat && !interrupted_; ++round) {
       // Each round in another order: what a run leaves behind in the machine is no one setting's share.
@@ -107,6 +114,39 @@ class Sweep {
     return unique;
   }
 
+  /// A run that is not compared either. What memory does under a short decay time does not follow from a long
+  /// one: this is one between the two shortest that are predicted.
+  Status run_shorter() {
+    std::set<int64_t> times;
+    for (const Settings& settings : grid_) {
+      times.insert(settings.dirty_ms);
+    }
+    times.insert(input_->current.dirty_ms);
+    const auto shortest = times.upper_bound(0);
+    if (shortest == times.end() || std::next(shortest) == times.end()) {
+      return {};
+    }
+    Settings settings{.background = input_->current.background};
+    settings.dirty_ms =
+        std::llround(std::sqrt(static_cast<double>(*shortest) * static_cast<double>(*std::next(shortest))));
+    say("run to predict from: " + advise::conf_of(settings, std::nullopt));
+    ASSIGN_OR_RETURN(const WatchResult result, run_under(settings));
+    if (const Watched* const process = main_process(result); process != nullptr && !interrupted_) {
+      ASSIGN_OR_RETURN(advise::Input other, make_input(*process));
+      input_->others.push_back(std::move(other));
+    }
+    return {};
+  }
+
+  Result<WatchResult> run_under(const Settings& settings) {
+    ASSIGN_OR_RETURN(WatchResult result, watch({.selection = {},
+                                                .command = options_.command,
+                                                .environment = {{variable_, value_of(settings)}},
+                                                .duration = options_.duration}));
+    interrupted_ = result.interrupted;
+    return result;
+  }
+
   [[nodiscard]] std::string value_of(const Settings& settings) const {
     // The command's own settings stay: later ones win.
     const char* own = std::getenv(variable_.c_str());
@@ -117,11 +157,7 @@ class Sweep {
   Status run_with(size_t which, unsigned round) {
     const std::string conf = advise::conf_of(grid_[which], std::nullopt);
     say(fmt::format("round {} of {}: {}", round + 1, options_.advise.repeat, conf));
-    ASSIGN_OR_RETURN(const WatchResult result, watch({.selection = {},
-                                                      .command = options_.command,
-                                                      .environment = {{variable_, value_of(grid_[which])}},
-                                                      .duration = options_.duration}));
-    interrupted_ = result.interrupted;
+    ASSIGN_OR_RETURN(const WatchResult result, run_under(grid_[which]));
     const Watched* const process = main_process(result);
     if (interrupted_ || process == nullptr) {
       return {};
@@ -151,6 +187,9 @@ class Sweep {
     }
     if (one.refaulted_pages) {
       all.refaulted_pages = all.refaulted_pages.value_or(0) + *one.refaulted_pages;
+      sum.least_refaulted = sum.refaulted_known == 0 ? *one.refaulted_pages
+                                                     : std::min(sum.least_refaulted, *one.refaulted_pages);
+      sum.most_refaulted = std::max(sum.most_refaulted, *one.refaulted_pages);
       sum.refaulted_known += 1;
     }
   }
@@ -174,16 +213,25 @@ class Sweep {
       }
       if (trial.measured.refaulted_pages) {
         *trial.measured.refaulted_pages /= std::max(1U, sum.refaulted_known);
+        if (sum.refaulted_known == sum.runs) {
+          trial.refaulted_spread = static_cast<double>(sum.most_refaulted - sum.least_refaulted) /
+                                   std::max(1.0, static_cast<double>(*trial.measured.refaulted_pages));
+        }
       }
       trial.wall_s = sum.wall_s / runs;
       trial.cpu_s = sum.cpu_s / runs;
-      trial.worst_spread = (sum.most_rss - sum.least_rss) / std::max(1.0, trial.measured.mean_rss_bytes);
+      trial.rss_spread = (sum.most_rss - sum.least_rss) / std::max(1.0, trial.measured.mean_rss_bytes);
     }
-    trial.predicted =
-        advise::simulate(input_->activity, grid_[which], input_->model, input_->costs, advise::Begin::empty);
-    trial.predicted_rss_bytes =
-        trial.predicted->mean_resident * static_cast<double>(input_->activity.page_bytes) + elsewhere_bytes_;
     return trial;
+  }
+
+  void predict(Trial& trial) const {
+    constexpr unsigned plays = 8;
+    const advise::Input& in = *input_;
+    trial.predicted =
+        advise::simulate(in.activity, trial.settings, in.model, in.costs, advise::Begin::empty, plays);
+    trial.predicted_rss_bytes =
+        trial.predicted->mean_resident * static_cast<double>(in.activity.page_bytes) + elsewhere_bytes_;
   }
 
   [[nodiscard]] advise::SweepReport report_of() const {
@@ -195,6 +243,7 @@ class Sweep {
     for (size_t i = 0; i < grid_.size(); ++i) {
       report.trials.push_back(trial_of(i));
     }
+    advise::in_parallel(grid_.size(), [&](size_t i) { predict(report.trials[i]); });
     return report;
   }
 

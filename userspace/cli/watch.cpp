@@ -348,15 +348,11 @@ Result<advise::Input> make_input(const Watched& process) {
                    .origins = {},
                    .measured = process.measured};
   in.period_ns = in.activity.span_ns() / (in.activity.times_ns.size() - 1);
-  in.model =
-      advise::make_model(in.activity, in.version, in.current, process.info.conf, process.summary.totals);
+  in.model = advise::make_model(in.activity, in.version, in.current, process.info.conf);
   const auto background = process.info.conf.find("background_thread");
   in.model.own_background = background != process.info.conf.end() && background->second.changed;
-  if (in.measured.refaulted_pages) {
-    in.model.touched_share = advise::touched_share(in.activity, *in.measured.refaulted_pages);
-  }
   ASSIGN_OR_RETURN(const auto tried, sample::measure_page_costs(
-                                         static_cast<unsigned>(std::min(in.model.extent_pages, 4096.0))));
+                                         static_cast<unsigned>(advise::purged_extent_pages(in.activity))));
   in.costs = {tried.lazy_ns, tried.forced_ns, tried.fault_ns};
   advise::measure_costs(process.summary.totals, in.activity.page_bytes, in.costs, in.origins);
   if (process.info.images.size() > 1) {

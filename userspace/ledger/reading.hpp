@@ -36,7 +36,11 @@ struct DecayReading {
 
 /// For slabs and large blocks, since the arena was made.
 struct Taken {
-  uint64_t pages = 0, extents = 0;
+  struct Size {
+    uint64_t pages = 0, extents = 0;
+  };
+  uint64_t pages = 0;
+  std::vector<Size> sizes;  // those that were asked for, in no order; one may be there more than once
 };
 
 struct ArenaReading {

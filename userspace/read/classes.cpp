@@ -214,6 +214,13 @@ bool ClassReader::take(Raw& raw, Arena& arena) {
   return false;
 }
 
+void ClassReader::add_taken(ledger::Taken& taken, uint64_t pages, uint64_t extents) {
+  if (extents > 0) {
+    taken.pages += extents * pages;
+    taken.sizes.push_back({pages, extents});
+  }
+}
+
 bool ClassReader::take_bins(const Raw& raw, Arena& arena, uint64_t& bytes) const {
   size_t at = 0;
   for (size_t bin = 0; bin < shards_.size(); ++bin) {
@@ -229,8 +236,7 @@ bool ClassReader::take_bins(const Raw& raw, Arena& arena, uint64_t& bytes) const
         return false;
       }
       blocks += stats.curregs;
-      arena.taken->pages += stats.nslabs * pages_per_slab_[bin];
-      arena.taken->extents += stats.nslabs;
+      add_taken(*arena.taken, pages_per_slab_[bin], stats.nslabs);
     }
     arena.blocks.push_back(blocks);
     bytes += blocks * classes_.small[bin];
@@ -258,8 +264,7 @@ bool ClassReader::take_large(const Raw& raw, Arena& arena, uint64_t& bytes) cons
     }
     arena.blocks.push_back(nmalloc - ndalloc);
     // A page more for each, so that blocks begin at random cache lines (opt.cache_oblivious, the default).
-    arena.taken->pages += nmalloc * (classes_.large[i] / page + 1);
-    arena.taken->extents += nmalloc;
+    add_taken(*arena.taken, classes_.large[i] / page + 1, nmalloc);
     bytes += held;
   }
   return bytes < max_bytes;

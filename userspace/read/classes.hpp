@@ -54,6 +54,7 @@ class ClassReader {
  private:
   struct Raw;
   bool take(Raw& raw, Arena& arena);
+  static void add_taken(ledger::Taken& taken, uint64_t pages, uint64_t extents);
   bool take_bins(const Raw& raw, Arena& arena, uint64_t& bytes) const;
   bool take_large(const Raw& raw, Arena& arena, uint64_t& bytes) const;
   Status find_bins(std::span<Raw> raws, std::span<const Arena> arenas);

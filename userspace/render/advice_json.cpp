@@ -29,6 +29,10 @@ Json arena_object(const advise::ArenaActivity& arena) {
     points.push_back(
         {point.at, point.active, point.dirty, point.muzzy, maybe(point.gone), maybe(point.taken)});
   }
+  Json asked = Json::array();
+  for (const advise::Asked& one : arena.asked) {
+    asked.push_back({one.pages, one.extents});
+  }
   std::string chances;
   std::transform(arena.chances.begin(), arena.chances.end(), std::back_inserter(chances),
                  [](advise::Chance chance) { return static_cast<char>(chance); });
@@ -38,7 +42,7 @@ Json arena_object(const advise::ArenaActivity& arena) {
           {"dirty_start", decay_object(arena.dirty_start)},
           {"muzzy_start", decay_object(arena.muzzy_start)},
           {"chances", chances},
-          {"block_pages", maybe(arena.block_pages)},
+          {"asked", asked},
           {"points", points}};
 }
 
@@ -52,8 +56,8 @@ Json costs_object(const advise::Input& in) {
 }
 
 Json model_object(const advise::Model& model) {
-  return {{"extent_pages", model.extent_pages},
-          {"oversize_share", model.oversize_share},
+  return {{"oversize_pages", maybe(model.oversize_pages)},
+          {"changing_share", model.changing_share},
           {"touched_share", model.touched_share},
           {"own_background", model.own_background},
           {"background_ends_oversize", model.background_ends_oversize},
@@ -103,6 +107,9 @@ Json candidates(const advise::Advice& advice) {
     Json object = settings_object(candidate.settings);
     object.update(outcome_object(candidate.outcome, advice.input.activity.page_bytes));
     object["pareto"] = candidate.front;
+    const auto per_s = [&](uint64_t pages) { return static_cast<double>(pages) / candidate.outcome.seconds; };
+    object["least_refaulted_pages_per_s"] = per_s(candidate.least_refaulted);
+    object["most_refaulted_pages_per_s"] = per_s(candidate.most_refaulted);
     array.push_back(std::move(object));
   }
   return array;
@@ -146,6 +153,10 @@ Json series_line(const advise::Input& in) {
   for (const advise::ArenaActivity& arena : in.activity.arenas) {
     arenas.push_back(arena_object(arena));
   }
+  Json others = Json::array();
+  for (const advise::Input& other : in.others) {
+    others.push_back(series_line(other));
+  }
   return {{"type", "series"},
           {"pid", in.pid},
           {"comm", text(in.comm)},
@@ -159,7 +170,8 @@ Json series_line(const advise::Input& in) {
           {"model", model_object(in.model)},
           {"measured", measured_object(in.measured)},
           {"times_ns", in.activity.times_ns},
-          {"arenas", arenas}};
+          {"arenas", arenas},
+          {"others", others}};
 }
 
 Json advice_line(const advise::Advice& advice) {
@@ -198,7 +210,8 @@ Json trial_line(const advise::Trial& trial, const advise::SweepReport& report) {
   line["exit_status"] = trial.exit_status;
   line["wall_s"] = trial.wall_s;
   line["cpu_s"] = trial.cpu_s;
-  line["rss_spread"] = trial.worst_spread;
+  line["rss_spread"] = trial.rss_spread;
+  line["refaulted_spread"] = maybe(trial.refaulted_spread);
   line["measured"] = trial.runs > 0 ? measured_object(trial.measured) : Json(nullptr);
   line["predicted"] = predicted;
   line["caveats"] = texts(report.caveats);

@@ -46,18 +46,21 @@ Json costs() {
 }
 
 Json model() {
-  return object({{"extent_pages", described(of_type("number"), "mean size of a purged extent")},
-                 {"oversize_share", described(of_type("number"), "of the freed pages, purged within free()")},
-                 {"touched_share",
-                  described(of_type("number"), "of the purged pages that are taken again, those that fault")},
-                 {"own_background",
-                  described(of_type("boolean"), "the program switched background threads on by itself")},
-                 {"background_ends_oversize", of_type("boolean")},
-                 {"max_background_threads", of_type("integer")},
-                 {"first_wake_schedules", of_type("boolean")},
-                 {"busy_chances_per_s",
-                  described(or_null(of_type("number")), "how often decay gets to run while pages move")},
-                 {"idle_chances_per_s", or_null(of_type("number"))}});
+  return object(
+      {{"oversize_pages",
+        described(or_null(of_type("integer")), "extents of this size and more are purged within free()")},
+       {"changing_share",
+        described(of_type("number"), "of the pages in use at most, those that are replaced by others")},
+       {"touched_share",
+        described(of_type("number"), "of the purged pages that are taken again, those that fault")},
+       {"own_background",
+        described(of_type("boolean"), "the program switched background threads on by itself")},
+       {"background_ends_oversize", of_type("boolean")},
+       {"max_background_threads", of_type("integer")},
+       {"first_wake_schedules", of_type("boolean")},
+       {"busy_chances_per_s",
+        described(or_null(of_type("number")), "how often decay gets to run while pages move")},
+       {"idle_chances_per_s", or_null(of_type("number"))}});
 }
 
 Json measured() {
@@ -109,29 +112,38 @@ Json series_schema() {
        {"muzzy_decay_ms", of_type("integer")},
        {"dirty_start", decay_start()},
        {"muzzy_start", decay_start()},
-       {"block_pages", described(or_null(of_type("number")), "mean size of what was asked for")},
+       {"chances", described(of_type("string"),
+                             "by times_ns: decay had a chance to run (1), had none (0), not known (?)")},
+       {"asked", described(array_of(array_of(of_type("integer"))),
+                           "pages of a block; how many blocks were asked for")},
        {"points",
         described(array_of(array_of(or_null(of_type("integer")))),
                   "index into times_ns; active, dirty, muzzy pages; purged from these, asked for, so far")}});
-  return object({{"type", constant("series")},
-                 {"pid", of_type("integer")},
-                 {"comm", of_type("string")},
-                 {"version", of_type("string")},
-                 {"conf_variable", of_type("string")},
-                 {"current", object(settings())},
-                 {"page_bytes", of_type("integer")},
-                 {"from_start", of_type("boolean")},
-                 {"unread_readings", of_type("integer")},
-                 {"costs", costs()},
-                 {"model", model()},
-                 {"measured", measured()},
-                 {"times_ns", array_of(of_type("integer"))},
-                 {"arenas", array_of(arena)}});
+  return object(
+      {{"type", constant("series")},
+       {"pid", of_type("integer")},
+       {"comm", of_type("string")},
+       {"version", of_type("string")},
+       {"conf_variable", of_type("string")},
+       {"current", object(settings())},
+       {"page_bytes", of_type("integer")},
+       {"from_start", of_type("boolean")},
+       {"unread_readings", of_type("integer")},
+       {"costs", costs()},
+       {"model", model()},
+       {"measured", measured()},
+       {"times_ns", array_of(of_type("integer"))},
+       {"arenas", array_of(arena)},
+       {"others", described(array_of(of_type("object")), "as this: the same program under other settings")}});
 }
 
 Json advice_schema() {
   const Json candidate =
-      object(settings() + outcome() + std::vector<Property>{{"pareto", of_type("boolean")}});
+      object(settings() + outcome() +
+             std::vector<Property>{{"pareto", of_type("boolean")},
+                                   {"least_refaulted_pages_per_s",
+                                    described(of_type("number"), "as few as the recordings leave open")},
+                                   {"most_refaulted_pages_per_s", of_type("number")}});
   const Json recommendation =
       object(std::vector<Property>{
                  {"goal", choice({"memory", "balanced", "latency"})},
@@ -175,6 +187,7 @@ Json trial_schema() {
           {"wall_s", of_type("number")},
           {"cpu_s", of_type("number")},
           {"rss_spread", described(of_type("number"), "of the runs' mean RSS, largest - smallest, relative")},
+          {"refaulted_spread", or_null(of_type("number"))},
           {"measured", measured_or_null},
           {"predicted", predicted},
           {"caveats", array_of(of_type("string"))}});

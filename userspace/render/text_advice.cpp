@@ -335,10 +335,9 @@ std::string sweep_text(const advise::SweepReport& report, const TextOptions& opt
                 {"(PRED)"},
                 {"OFF", 0, false, 2}},
                rows, options);
-  out +=
-      dim("RSS: mean. (PRED): predicted from the first run. PURGING: time in madvise. REFAULTS:", options) +
-      '\n' + dim("pages purged and touched again. OFF: by how much the predicted RSS is off.", options) +
-      '\n';
+  out += dim("RSS: mean. (PRED): predicted from two runs. PURGING: time in madvise. REFAULTS:", options) +
+         '\n' + dim("pages purged and touched again. OFF: by how much the predicted RSS is off.", options) +
+         '\n';
   for (const std::string& caveat : report.caveats) {
     out += wrap("but", caveat, options.width, label_width);
   }

@@ -127,8 +127,12 @@ TEST_F(ClassReaderTest, adds_slabs_and_extents_up) {
   const auto arena = read();
   EXPECT_EQ(arena.allocated_bytes, 10 * 32U + 3 * 20480U);
   ASSERT_TRUE(arena.taken);
-  EXPECT_EQ(arena.taken->extents, 10 + 5U);
   EXPECT_EQ(arena.taken->pages, 10 * 1 + 5 * 6U) << "a page more for each large block";
+  ASSERT_EQ(arena.taken->sizes.size(), 2U);
+  EXPECT_EQ(arena.taken->sizes[0].pages, 1U);
+  EXPECT_EQ(arena.taken->sizes[0].extents, 10U);
+  EXPECT_EQ(arena.taken->sizes[1].pages, 6U);
+  EXPECT_EQ(arena.taken->sizes[1].extents, 5U);
   EXPECT_EQ(discarded, 0U);
   EXPECT_EQ(classes[2].blocks, 10U);
   EXPECT_EQ(classes[37].blocks, 3U);
