@@ -27,9 +27,9 @@ struct call {
 struct sweep {
 	__u64 extents;
 	__u32 arena;
-	__u32 number; /* counts this thread's sweeps */
-	__u8 state;   /* enum jt_state of the cache */
-	__u8 cause;   /* once its first purge has been seen */
+	__u32 number;	  /* counts this thread's sweeps */
+	__u8 state;	  /* enum jt_state of the cache */
+	__u8 cause;	  /* once its first purge has been seen */
 	__u8 by_eviction; /* announced from inside the function whose frame says that it is a sweep */
 	__u8 pad[5];
 };

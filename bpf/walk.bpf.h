@@ -216,10 +216,12 @@ static __always_inline __u32 is_nonzero(__u32 value)
  * Does the walk end here, at a call site that has a purpose, and for WALK_FIRST a cause? Without a branch: the verifier
  * would follow both sides of each in every round.
  */
-static __always_inline bool is_settled(struct step *step, struct known_walk *walk, const struct jt_site *site, __u32 frame)
+static __always_inline bool is_settled(struct step *step, struct known_walk *walk, const struct jt_site *site,
+				       __u32 frame)
 {
 	__u32 found = (is_nonzero(step->sweep) ^ 1) & is_nonzero(site->purpose ^ JT_PASS);
-	__u32 goes_on = found & (is_nonzero(step->kind ^ WALK_FIRST) ^ 1) & (is_nonzero(site->purpose ^ JT_PURGE_SWEEP) ^ 1);
+	__u32 goes_on =
+		found & (is_nonzero(step->kind ^ WALK_FIRST) ^ 1) & (is_nonzero(site->purpose ^ JT_PURGE_SWEEP) ^ 1);
 	__u32 cause;
 
 	walk->purpose ^= (walk->purpose ^ site->purpose) & -found;

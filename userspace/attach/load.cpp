@@ -16,7 +16,6 @@
 namespace jemtrace::attach {
 namespace {
 
-
 std::string& log_text() {
   static std::string text;
   return text;

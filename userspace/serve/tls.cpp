@@ -14,28 +14,21 @@
 namespace jemtrace::serve {
 namespace {
 
+// What is used of OpenSSL.
+// clang-format off
+#define JT_EACH_SSL(use) \
+  use(TLS_server_method) use(SSL_CTX_new) use(SSL_CTX_free) use(SSL_CTX_ctrl) \
+  use(SSL_CTX_use_certificate_chain_file) use(SSL_CTX_use_PrivateKey_file) \
+  use(SSL_CTX_check_private_key) use(SSL_new) use(SSL_free) use(SSL_set_fd) use(SSL_set_accept_state) \
+  use(SSL_read) use(SSL_write) use(SSL_shutdown) use(SSL_get_error) use(ERR_clear_error) \
+  use(ERR_get_error) use(ERR_error_string_n)
+// clang-format on
+
 struct OpenSsl {
 // A declaration cannot stand in parentheses.
 // NOLINTNEXTLINE(bugprone-macro-parentheses)
-#define JT_SSL(name) decltype(&::name) name = nullptr
-  JT_SSL(TLS_server_method);
-  JT_SSL(SSL_CTX_new);
-  JT_SSL(SSL_CTX_free);
-  JT_SSL(SSL_CTX_ctrl);
-  JT_SSL(SSL_CTX_use_certificate_chain_file);
-  JT_SSL(SSL_CTX_use_PrivateKey_file);
-  JT_SSL(SSL_CTX_check_private_key);
-  JT_SSL(SSL_new);
-  JT_SSL(SSL_free);
-  JT_SSL(SSL_set_fd);
-  JT_SSL(SSL_set_accept_state);
-  JT_SSL(SSL_read);
-  JT_SSL(SSL_write);
-  JT_SSL(SSL_shutdown);
-  JT_SSL(SSL_get_error);
-  JT_SSL(ERR_clear_error);
-  JT_SSL(ERR_get_error);
-  JT_SSL(ERR_error_string_n);
+#define JT_SSL(name) decltype(&::name) name = nullptr;
+  JT_EACH_SSL(JT_SSL)
 #undef JT_SSL
 
   Status load() {
@@ -48,25 +41,8 @@ struct OpenSsl {
       function = reinterpret_cast<std::remove_reference_t<decltype(function)>>(::dlsym(library, symbol));
       complete = complete && function != nullptr;
     };
-#define JT_SSL(name) find(name, #name)
-    JT_SSL(TLS_server_method);
-    JT_SSL(SSL_CTX_new);
-    JT_SSL(SSL_CTX_free);
-    JT_SSL(SSL_CTX_ctrl);
-    JT_SSL(SSL_CTX_use_certificate_chain_file);
-    JT_SSL(SSL_CTX_use_PrivateKey_file);
-    JT_SSL(SSL_CTX_check_private_key);
-    JT_SSL(SSL_new);
-    JT_SSL(SSL_free);
-    JT_SSL(SSL_set_fd);
-    JT_SSL(SSL_set_accept_state);
-    JT_SSL(SSL_read);
-    JT_SSL(SSL_write);
-    JT_SSL(SSL_shutdown);
-    JT_SSL(SSL_get_error);
-    JT_SSL(ERR_clear_error);
-    JT_SSL(ERR_get_error);
-    JT_SSL(ERR_error_string_n);
+#define JT_SSL(name) find(name, #name);
+    JT_EACH_SSL(JT_SSL)
 #undef JT_SSL
     if (!complete) {
       return fail(Errc::unsupported, "this OpenSSL lacks functions that are needed", "install libssl3");

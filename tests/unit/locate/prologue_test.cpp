@@ -7,7 +7,8 @@
 namespace jemtrace::locate {
 namespace {
 
-void expect_point(const std::vector<uint8_t>& code, uint32_t offset, CostClass cost, const std::string& instruction) {
+void expect_point(const std::vector<uint8_t>& code, uint32_t offset, CostClass cost,
+                  const std::string& instruction) {
   const auto point = choose_probe(code);
   ASSERT_TRUE(point);
   EXPECT_EQ(point->offset, offset);
