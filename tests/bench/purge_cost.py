@@ -66,7 +66,8 @@ def main():
     arguments = bench.parse_arguments(__doc__.splitlines()[0], rounds=5, seconds=1.0, batch=4096)
     rows = [compare(arguments, workload, touch, extents) for workload in ("static_purge_storm", "purge_storm")
             for touch in (0, 1) for extents in (64, 1)]
-    bench.print_table(["target", "its pages", "extents per sweep", "tier", "alone ns", "traced ns", "ratio", "more ns", "in the quietest tenth"], rows)
+    bench.print_table(["target", "its pages", "extents per sweep", "tier", "alone ns", "traced ns", "ratio", "more ns",
+                       "in the quietest tenth"], rows)
 
 
 if __name__ == "__main__":

@@ -130,7 +130,8 @@ def main():
         for into, (rows, within) in ((table, compare(shape, trials)), (ranks, choices(shape, trials, fault_ns))):
             into += rows
             good &= within
-    bench.print_table(["", "setting", "MiB said", "MiB was", "off", "refaulted said", "was", "off", "runs differ by", "beyond"], table)
+    bench.print_table(["", "setting", "MiB said", "MiB was", "off", "refaulted said", "was", "off", "runs differ by",
+                       "beyond"], table)
     print()
     bench.print_table(["", "goal", "its choice", "measured as", ""], ranks)
     sys.exit(1 if arguments.check and not good else 0)

@@ -42,7 +42,8 @@ def compare(arguments, name, select):
 def main():
     arguments = bench.parse_arguments(__doc__.splitlines()[0], rounds=5, calls=50000)
     bench.print_table(["", "alone ns", "watched ns", "more ns", "of medians"],
-                      [compare(arguments, "-p", lambda pid: ["-p", str(pid)]), compare(arguments, "whole host", lambda pid: [])])
+                      [compare(arguments, "-p", lambda pid: ["-p", str(pid)]),
+                       compare(arguments, "whole host", lambda pid: [])])
 
 
 if __name__ == "__main__":
