@@ -1,5 +1,5 @@
-// Asks jemalloc what is active and allocated, by name and by number, ten times; then ends. Its settings are
-// in the program: malloc_conf.
+// Asks jemalloc what is active and allocated, by name and by number, each 0.1 s, `times` times; then ends.
+// Its settings are in the program: malloc_conf.
 #include <jemalloc/jemalloc.h>
 
 #include <cstdlib>
@@ -37,12 +37,13 @@ uint64_t by_number(const char* name) {
 
 }  // namespace
 
-int main() {
+int main(int argc, char** argv) {
+  const workload::Args args(argc, argv, {{"times", "10"}});
   void* held = std::malloc(20 << 20);
   workload::touch(held, 20 << 20);
   uint64_t allocated = 0;
   uint64_t active = 0;
-  for (int i = 0; i < 10; ++i) {
+  for (uint64_t i = args.number("times"); i > 0; --i) {
     uint64_t epoch = 1;
     mallctl("epoch", nullptr, nullptr, &epoch, sizeof epoch);
     allocated = by_number("stats.allocated");

@@ -306,17 +306,8 @@ void Tracer::on_mallctl(const jt_mallctl_event& event) {
     return;
   }
   target->passive.add(event);
-  const auto begin = sample::Budget::Clock::now();
-  if (!target->passive.is_fresh_active(event) || !target->read || !target->read_budget.allows(begin)) {
-    return;
-  }
-  const auto reading = target->read(false);
-  const auto end = sample::Budget::Clock::now();
-  target->read_budget.spent(end, end - begin);
-  const auto active =
-      reading ? reading->total(static_cast<uint64_t>(::sysconf(_SC_PAGESIZE))).active : std::nullopt;
-  if (active) {
-    target->passive.compare(event.value, *active);
+  if (target->passive.is_fresh_active(event) && read_states(*target) && target->states.active_bytes) {
+    target->passive.compare(event.value, *target->states.active_bytes);
   }
 }
 

@@ -109,7 +109,8 @@ class Tracer {
   /// `event`: how it was heard of: of one that is gone already it is all that tells its name.
   void adopt(const jt_target& target, bool from_its_start, const jt_event_header* event = nullptr);
   void end(uint64_t born_ns);
-  void read_states(Target& target);
+  bool read_states(Target& target);
+  static void sample_overhead(Target& target);
   void finish(Target& target);
   void rescan_after_loss();
   void set_sampling(uint64_t now_ns);

@@ -88,7 +88,9 @@ void Tracer::sample(Target& target, const ledger::Totals& now) {
         ledger::Sampled{*memory->lazyfree_bytes, "smaps_rollup", memory->lazyfree_age_ms};
     target.rss.lazyfree_end_bytes = memory->lazyfree_bytes;
   }
-  read_states(target);
+  if (read_states(target)) {
+    sample_overhead(target);
+  }
   if (target.states_ns == 0) {
     target.states = target.passive.states(monotonic_ns());
   }
@@ -97,23 +99,28 @@ void Tracer::sample(Target& target, const ledger::Totals& now) {
   }
 }
 
-/// Reads a few words per arena; with thousands of arenas that is worth a budget.
-void Tracer::read_states(Target& target) {
+/// Reads a few words per arena; with thousands of arenas that is worth a budget. false: not now.
+bool Tracer::read_states(Target& target) {
   const auto begin = sample::Budget::Clock::now();
   if (!target.read || !target.read_budget.allows(begin)) {
-    return;
+    return false;
   }
   const auto reading = target.read(false);
   const auto end = sample::Budget::Clock::now();
   target.read_budget.spent(end, end - begin);
   if (!reading) {
-    return;
+    return false;
   }
   if (!target.info.conf_is_effective) {
     target.info.conf_is_effective = apply_effective(target.info, *reading);
   }
   target.states = ledger::states_of(*reading, static_cast<uint64_t>(::sysconf(_SC_PAGESIZE)));
   target.states_ns = monotonic_ns();
+  return true;
+}
+
+/// Of an RSS and of states that were read together.
+void Tracer::sample_overhead(Target& target) {
   const auto& allocated = target.states.allocated_bytes;
   const auto& used = allocated ? allocated : target.states.active_bytes;
   if (used && target.rss.end_bytes) {
