@@ -191,7 +191,7 @@ static __always_inline void send_call(const struct thread *thread, __u8 from, __
 	}
 	event->h.type = JT_EV_CALL;
 	event->h.size = sizeof(*event);
-	event->h.ts_ns = call->start_ns;
+	event->h.ts_ns = call->start_ns ? call->start_ns : bpf_ktime_get_ns();
 	event->h.id = call->id;
 	event->h.tid = (__u32)bpf_get_current_pid_tgid();
 	event->h.cpu = bpf_get_smp_processor_id();

@@ -25,7 +25,8 @@ static __always_inline bool is_code(const __u64 arg[6])
 	return (arg[2] & PROT_EXEC) && !(arg[3] & MAP_ANONYMOUS) && arg[1];
 }
 
-static __always_inline void enter(__s32 nr)
+/* Global: the verifier looks at it once, and not again where an exit makes up for an enter. */
+__noinline int enter(__s32 nr)
 {
 	__u64 arg[6];
 
@@ -40,12 +41,39 @@ static __always_inline void enter(__s32 nr)
 		begin_vector((const struct iovec *)arg[1], arg[2], arg[3]);
 	else if (nr == mremap_nr)
 		begin_call(JT_SYS_MREMAP, arg[0], arg[1], 0, 1);
+	return 0;
 }
 
 /* mmap and mremap return addresses: only the last page of them are errors. */
 static __always_inline __s64 errno_or_zero(__s64 ret)
 {
 	return ret < 0 && ret >= -MAX_ERRNO ? ret : 0;
+}
+
+/* process_madvise returns how many bytes it advised. */
+static __always_inline void end(const struct thread *thread, __s64 ret)
+{
+	end_call(thread->call.syscall == JT_SYS_PROCESS_MADVISE ? ret : errno_or_zero(ret));
+}
+
+/*
+ * The exit of a call whose enter was skipped (Linux 7.x skips a program while another thread was preempted in it),
+ * came before tracing, or never was, as where seccomp refuses a call: arguments and stack are still what they were, so
+ * all but its duration, and what RSS was before it, is known.
+ */
+static __always_inline void recover_call(__s32 nr, __s64 ret)
+{
+	struct thread *thread;
+
+	enter(nr);
+	thread = find_thread();
+	if (!thread || thread->call.syscall == JT_SYS_NONE) {
+		count_loss(JT_LOSS_UNMATCHED_EXIT);
+		return;
+	}
+	thread->call.start_ns = 0;
+	thread->call.rss_pages = -1;
+	end(thread, ret);
 }
 
 /* All that there is to know of an mmap is known at its end, but how long it took. */
@@ -57,12 +85,13 @@ static __always_inline void leave_mmap(struct thread *thread, __s64 ret)
 	if (!register_all && !current_target())
 		return;
 	if (thread && thread->call.syscall == JT_SYS_MMAP) {
-		end_call(errno_or_zero(ret));
+		end(thread, ret);
 		return;
 	}
 	read_args(arg);
 	if (is_decommit(arg)) {
-		recover_call(JT_SYS_MMAP, arg, errno_or_zero(ret));
+		if (current_target())
+			recover_call(mmap_nr, ret);
 	} else if (is_code(arg) && !failed) {
 		thread = make_thread();
 		if (thread)
@@ -75,19 +104,14 @@ static __always_inline void leave(__s32 nr, __s64 ret)
 {
 	struct thread *thread = find_thread();
 	bool seen = false;
-	__u64 arg[6];
 
 	if (nr == mmap_nr) {
 		leave_mmap(thread, ret);
 	} else if (thread && thread->call.syscall != JT_SYS_NONE) {
-		end_call(thread->call.syscall == JT_SYS_PROCESS_MADVISE ? ret : errno_or_zero(ret));
+		end(thread, ret);
 		seen = true;
 	} else if (current_target()) {
-		read_args(arg);
-		recover_call(nr == madvise_nr  ? JT_SYS_MADVISE
-			     : nr == munmap_nr ? JT_SYS_MUNMAP
-					       : JT_SYS_NONE,
-			     arg, errno_or_zero(ret));
+		recover_call(nr, ret);
 		thread = find_thread();
 	}
 	if (!thread)

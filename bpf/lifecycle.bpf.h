@@ -87,9 +87,9 @@ static __always_inline bool hold(const struct jt_target *target)
 	return target && (target->flags & JT_TARGET_HOLD) && bpf_send_signal(SIGSTOP) == 0;
 }
 
-/* Where a file was mapped. */
+/* Where a file was mapped, and how large it is. */
 struct mapping {
-	__u64 addr, len, file_offset;
+	__u64 addr, len, file_offset, size;
 };
 
 /* `image`: JT_NO_IMAGE asks user space to look at the file. */
@@ -106,6 +106,7 @@ static __always_inline void tell_file(const struct jt_file *key, const struct jt
 	event->addr = at->addr;
 	event->len = at->len;
 	event->file_offset = at->file_offset;
+	event->file_size = at->size;
 	event->image = image;
 	event->held = image == JT_NO_IMAGE && hold(target);
 	bpf_ringbuf_submit(event, 0);
@@ -169,13 +170,13 @@ int on_exec(struct bpf_raw_tracepoint_args *ctx)
 	struct jt_file_info *info;
 	struct jt_file key = {};
 	struct mapping at = {};
-	__u64 size, start, ended_ns = 0;
+	__u64 start, ended_ns = 0;
 	bool keep = false;
 
 	if (stopped || (!old && !register_all))
 		return 0;
-	size = identify_file(BPF_CORE_READ(bprm, file), &key);
-	info = known_file(&key, size);
+	at.size = identify_file(BPF_CORE_READ(bprm, file), &key);
+	info = known_file(&key, at.size);
 	now.id = fresh_id(tgid);
 	if (old) {
 		if (old->id.tgid == tgid)
@@ -251,16 +252,15 @@ static __noinline int mapped_file(__u32 fd, __u64 start, __u64 len, __u64 file_o
 	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
 	struct jt_target *target = bpf_map_lookup_elem(&targets, &tgid);
 	struct file *file = file_of(fd);
-	struct mapping at = {start, len, file_offset};
+	struct mapping at = {start, len, file_offset, 0};
 	struct jt_target fresh = {};
 	struct jt_file_info *info;
 	struct jt_file key = {};
-	__u64 size;
 
 	if (!file)
 		return 0;
-	size = identify_file(file, &key);
-	info = known_file(&key, size);
+	at.size = identify_file(file, &key);
+	info = known_file(&key, at.size);
 	if (!info) {
 		tell_file(&key, target, JT_NO_IMAGE, &at);
 		return 0;

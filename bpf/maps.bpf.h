@@ -12,6 +12,7 @@ enum event_mode { EVENTS_NONE, EVENTS_SLOW, EVENTS_ALL };
 
 const volatile bool use_task_storage = true; /* since 5.12 for tracing programs; else the hash below */
 const volatile bool register_all = false;    /* every process that maps a known image becomes a target */
+const volatile bool keeps_details = true;    /* payers and call sites */
 const volatile bool times_mmap = false;	     /* the enter of mmap is traced, too */
 const volatile bool traces_mremap = false;
 const volatile bool use_cookies = false; /* since 6.6; else a probe looks its site up, which takes 50 ns */

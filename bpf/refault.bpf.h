@@ -245,17 +245,21 @@ __noinline int mark_range(__u64 addr, __u64 len, __u32 stamp, __u64 born_ns, __u
 	return followed;
 }
 
-/* The ranges of a process_madvise that has just ended: its vector is still there. */
-static __always_inline __u32 mark_vector(const struct jt_target_id *id, __u32 stamp)
+/* The ranges of a process_madvise that has just ended: its vector is still there, unless somebody changed it. */
+static __always_inline __u32 mark_vector(const struct call *call, __u32 stamp)
 {
+	const struct jt_target_id *id = &call->id;
+	__u64 arg[6], left = call->len, i;
 	struct iovec one = {};
 	__u32 followed = 0;
-	__u64 arg[6], i;
 
 	read_args(arg);
 	for (i = 0; i < JT_MAX_IOVEC; i++) {
 		if (i >= arg[2] || bpf_probe_read_user(&one, sizeof(one), (const struct iovec *)arg[1] + i))
 			break;
+		if (one.iov_len > left)
+			break;
+		left -= one.iov_len;
 		followed += mark_range((__u64)one.iov_base, one.iov_len, stamp, id->born_ns, id->tgid);
 	}
 	return followed;
@@ -307,7 +311,7 @@ static __always_inline void follow_call(struct thread *thread)
 	from = within(thread->follow_from, JT_STATES);
 	stamp = stamp_time(call->exit_ns) << 2 | (from == JT_STATE_UNKNOWN ? STAMP_FROM_UNKNOWN : from);
 	if (what == FOLLOW_VECTOR)
-		followed = mark_vector(&call->id, stamp);
+		followed = mark_vector(call, stamp);
 	else
 		followed = mark_range(call->addr, call->len, stamp, call->id.born_ns, call->id.tgid);
 	has_purged[within(call->id.tgid, GATE_SLOTS)] = 1;

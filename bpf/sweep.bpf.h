@@ -128,6 +128,7 @@ int decay_probe(struct pt_regs *ctx)
 	if (role == JT_ROLE_EVICT && sweep->number && !sweep->extents && sweep->state == cache->state &&
 	    sweep->arena == cache->arena)
 		return 0;
+	thread->failed_addr = thread->failed_len = 0; /* what is tried again is tried within a sweep */
 	sweep->extents = 0;
 	sweep->arena = cache->arena;
 	sweep->state = cache->state;

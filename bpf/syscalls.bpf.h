@@ -143,7 +143,8 @@ static __always_inline void account_purge(struct jt_counters *counters, struct t
 		count_latency(call, transition, latency_ns);
 	if (ret >= 0)
 		request_follow(counters, thread, from, transition);
-	count_payer(call, latency_ns);
+	if (keeps_details)
+		count_payer(call, latency_ns);
 	send_call(thread, from, transition, latency_ns, ret, delta, has_rss_delta);
 }
 
@@ -174,8 +175,10 @@ __noinline int end_call(__s64 ret)
 	if (is_incomplete(call, ret))
 		call->purpose = JT_OTHER_ADVICE;
 	counters = counters_of(&call->id);
-	if (!counters)
+	if (!counters) {
+		call->syscall = JT_SYS_NONE;
 		return 0;
+	}
 	if (!call->start_ns && (times_mmap || call->syscall != JT_SYS_MMAP))
 		__sync_fetch_and_add(&counters->untimed_calls, 1);
 	calls = &counters->by_purpose[within(call->purpose, JT_PURPOSE_SLOTS)];
@@ -192,7 +195,7 @@ __noinline int end_call(__s64 ret)
 	}
 	if (ret >= 0)
 		request_forget(thread);
-	if (call->purpose == JT_PURGE_UNPROVEN || call->purpose == JT_UNCLASSIFIED)
+	if (keeps_details && (call->purpose == JT_PURGE_UNPROVEN || call->purpose == JT_UNCLASSIFIED))
 		count_callsite(call, ret < 0, latency_ns);
 	call->exit_ns = now;
 	call->syscall = JT_SYS_NONE;
@@ -251,8 +254,9 @@ __noinline int begin_call(enum jt_syscall syscall, __u64 addr, __u64 len, __u32 
 	call->rss_pages = -1;
 	if (is_purge(call->purpose)) {
 		/* A thread gets its name once, and before it purges: looking now and then is enough. */
-		if (thread->calls % COST_SAMPLE == 0)
+		if (!thread->knows_payer || thread->calls % COST_SAMPLE == 0)
 			thread->payer = current_payer();
+		thread->knows_payer = true;
 		call->payer = thread->payer;
 		call->rss_pages = read_anon_pages();
 	}
@@ -284,25 +288,4 @@ static __always_inline void begin_vector(const struct iovec *vec, __u64 count, _
 	if (count > JT_MAX_IOVEC)
 		count_loss(JT_LOSS_UNREAD_IOVEC);
 	begin_call(JT_SYS_PROCESS_MADVISE, first, bytes, advice, count);
-}
-
-/*
- * The exit of a call whose enter was skipped (Linux 7.x skips a program while another thread was preempted in it), is
- * not traced, or came before tracing: arguments and stack are still what they were, so all but its duration, and what
- * RSS was before it, is known.
- */
-static __always_inline void recover_call(enum jt_syscall syscall, const __u64 arg[6], __s64 ret)
-{
-	struct thread *thread;
-
-	if (syscall != JT_SYS_NONE)
-		begin_call(syscall, arg[0], arg[1], syscall == JT_SYS_MADVISE ? arg[2] : 0, 1);
-	thread = find_thread();
-	if (!thread || thread->call.syscall == JT_SYS_NONE) {
-		count_loss(JT_LOSS_UNMATCHED_EXIT);
-		return;
-	}
-	thread->call.start_ns = 0;
-	thread->call.rss_pages = -1;
-	end_call(ret);
 }

@@ -46,10 +46,12 @@ struct known_walk {
 	__u64 word[MAX_WALK_FRAMES]; /* return addresses, ... */
 	__u16 slot[MAX_WALK_FRAMES]; /* ... and where they were, in words from the stack pointer */
 	__u32 image;
+	__u32 n_images; /* of the target: with one more, the same addresses may be another's */
 	__u8 depth;
 	__u8 words; /* of the stack, up to the last return address */
 	__u8 purpose;
 	__u8 cause;
+	__u8 pad[4];
 };
 
 /* Where the walk that is being made stands. */
@@ -88,6 +90,7 @@ struct thread {
 	__u32 calls;
 	__u32 probe_hits; /* that are not in the counters yet */
 	__u8 payer;
+	bool knows_payer;
 	bool ended;	  /* an exit program has seen the end of the call */
 	__u8 follow;	  /* enum follow: the call's pages, or those of its vector */
 	__u8 follow_from; /* enum jt_state */
@@ -110,6 +113,7 @@ struct {
 	__type(key, __u32);
 	__type(value, struct thread);
 } threads_by_tid SEC(".maps");
+_Static_assert(sizeof(struct thread) <= sizeof(struct jt_hist), "zeroes must cover it");
 
 /* NULL when it has none yet. */
 static __always_inline struct thread *find_thread(void)

@@ -56,7 +56,7 @@ static __always_inline struct pt_regs *untyped_regs(void)
 {
 	struct task_struct___stack *task = (void *)bpf_get_current_task();
 
-	return BPF_CORE_READ(task, stack) + KERNEL_STACK_SIZE - sizeof(struct pt_regs);
+	return BPF_CORE_READ(task, stack) + KERNEL_STACK_SIZE - bpf_core_type_size(struct pt_regs);
 }
 
 /* The registers that the current thread entered the kernel with. */
@@ -113,7 +113,7 @@ static __always_inline struct jt_target_image *image_at(struct jt_target *target
 		__u64 here = is_less(i, target->n_images) & ~is_less(ip, image->start) & is_less(ip, image->end);
 
 		found |= here;
-		index |= here * i;
+		index ^= (index ^ i) & -here; /* the last one: an earlier one there was unmapped */
 	}
 	return found ? &target->images[within(index, JT_MAX_TARGET_IMAGES)] : NULL;
 }
@@ -263,7 +263,8 @@ static __noinline int walk_stack(struct jt_target *target, struct thread *thread
 	step->sweep = 0;
 	walk = current_walk(thread);
 	/* No more of the stack is read than was looked at the last time. */
-	if (walk->born_ns == target->id.born_ns && read_stack(thread, sp, walk->words) && is_known(thread, walk))
+	if (walk->born_ns == target->id.born_ns && walk->n_images == target->n_images &&
+	    read_stack(thread, sp, walk->words) && is_known(thread, walk))
 		return 0;
 	walk->born_ns = 0;
 	walk->depth = 0;
@@ -305,6 +306,7 @@ static __noinline int walk_stack(struct jt_target *target, struct thread *thread
 			break;
 		barrier();
 	}
+	walk->n_images = target->n_images;
 	if (step->repeatable)
 		walk->born_ns = target->id.born_ns;
 	return 0;

@@ -83,6 +83,13 @@ const Configuration all[] = {
     {"oversize_arena", "dirty_decay_ms:20", {"oversize", "count=6", "size=9437184", "rounds=10"}, any, none},
     {"no_thread_caches", "tcache:false,dirty_decay_ms:20,muzzy_decay_ms:20", {"batch"}, some, some},
     {"huge_pages", "thp:always,dirty_decay_ms:20,muzzy_decay_ms:20", {"batch"}, some, some},
+    // The same extent fails again and again: each time in several ways, and counted once.
+    {"locked_memory",
+     "dirty_decay_ms:0,muzzy_decay_ms:0",
+     {"batch", "lock=1", "count=1", "size=1048576", "keep=0"},
+     some,
+     none},
+    {"locked_memory_decays", "dirty_decay_ms:20,muzzy_decay_ms:20", {"batch", "lock=1"}, some, any},
     {"arena_per_cpu", "percpu_arena:percpu,dirty_decay_ms:20,muzzy_decay_ms:20", {"steady"}, some, some},
 };
 

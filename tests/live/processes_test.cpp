@@ -1,5 +1,6 @@
 // More than one process, and processes that come and go. Oracle: every process prints its own counters.
 #include <signal.h>
+#include <sys/mman.h>
 
 #include "live.hpp"
 
@@ -34,6 +35,25 @@ LIVE_TEST(Processes, are_all_traced_when_none_is_selected) {
     EXPECT_GT(after[i].dirty_npurge, before[i].dirty_npurge);
     expect_equal_to_jemalloc(output.summary_of(pid), output.target(pid), after[i] - before[i]);
   }
+}
+
+// What programs without a jemalloc do to their memory is no loss of anybody's.
+LIVE_TEST(Processes, that_are_no_targets_take_nothing_from_the_others) {
+  Controlled target("static_controlled", both_decay);
+  Tracer tracer({});
+  tracer.wait_for(target.pid());
+  const Counters before = target.counters();
+  target.command("work 10");
+  const size_t size = 1 << 20;
+  void* memory = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  ASSERT_NE(memory, MAP_FAILED);
+  ::madvise(memory, size, MADV_DONTNEED);
+  ::mmap(memory, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
+  ::munmap(memory, size);
+  const Counters truth = target.counters() - before;
+  const Output output = tracer.stop().output();
+
+  expect_equal_to_jemalloc(output.summary_of(target.pid()), output.target(target.pid()), truth);
 }
 
 LIVE_TEST(Processes, that_start_later_count_from_their_birth) {
@@ -134,6 +154,27 @@ LIVE_TEST(Processes, below_a_command_without_jemalloc_are_traced) {
   ASSERT_EQ(blocks.size(), 2u);
   const Output output = run.output();
   for (const Block& block : blocks) {
+    EXPECT_EQ(counters_of(output.summary_of(block.pid())), block.counters());
+  }
+}
+
+// The same inode, as after an upgrade in place, or when it was given to another file.
+LIVE_TEST(Processes, of_a_file_with_other_contents_than_before_are_traced) {
+  const TemporaryFile file;
+  const auto run_as = [&](const std::string& program, const char* arguments) {
+    return "cat " + program + " > " + file.path() + "; " + file.path() + " " + arguments + "; ";
+  };
+  const Trace run = run_traced({"/bin/sh", "-c",
+                                "chmod 755 " + file.path() + "; " + run_as("/bin/true", "") +
+                                    run_as(workload("static_batch"), "rounds=15") +
+                                    run_as(workload("static_steady"), "")},
+                               {.environment = {{"MALLOC_CONF", both_decay}}});
+  EXPECT_EQ(run.outcome.status, 0) << run.outcome.err;
+  const std::vector<Block> blocks = parse_blocks(run.outcome.out);
+  ASSERT_EQ(blocks.size(), 2u);
+  const Output output = run.output();
+  for (const Block& block : blocks) {
+    EXPECT_GT(block.number("dirty_npurge"), 0u);
     EXPECT_EQ(counters_of(output.summary_of(block.pid())), block.counters());
   }
 }

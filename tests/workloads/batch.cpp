@@ -1,6 +1,8 @@
 // Bursts of allocations that are all freed, with pauses: what decays is what one burst left. `purge` 1: every
-// third burst is followed by arena.<all>.purge.
+// third burst is followed by arena.<all>.purge. `lock` 1: all memory is locked, so that the kernel takes no
+// page back.
 #include <jemalloc/jemalloc.h>
+#include <sys/mman.h>
 
 #include "workload.hpp"
 
@@ -11,7 +13,11 @@ int main(int argc, char** argv) {
                              {"size", "16384"},
                              {"keep", "16"},
                              {"sleep_ms", "15"},
-                             {"purge", "0"}});
+                             {"purge", "0"},
+                             {"lock", "0"}});
+  if (args.number("lock") != 0 && mlockall(MCL_CURRENT | MCL_FUTURE) != 0) {
+    workload::die("mlockall");
+  }
   {
     workload::Burst burst(args.number("count"), args.number("size"), args.number("keep"));
     for (uint64_t round = 0; round < args.number("rounds"); round++) {

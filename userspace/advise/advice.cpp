@@ -6,7 +6,7 @@
 #include <cmath>
 
 #include "advise/calibrate.hpp"
-#include "advise/parallel.hpp"
+#include "util/parallel.hpp"
 #include "util/text.hpp"
 
 namespace jemtrace::advise {
@@ -387,7 +387,8 @@ Advice make_advice(Input input, const std::vector<Settings>& grid) {
     }
     advice.candidates.push_back({.settings = settings});
   }
-  in_parallel(grid.size(), [&](size_t i) { play(advice.candidates[i], in, begin, plays_of(grid)); });
+  in_parallel(grid.size(), few_threads(),
+              [&](size_t i) { play(advice.candidates[i], in, begin, plays_of(grid)); });
   mark_front(advice.candidates);
   advice.fit = fit_of(in);
   advice.futile = futile(advice);

@@ -6,7 +6,7 @@
 #include <numbers>
 #include <vector>
 
-#include "advise/parallel.hpp"
+#include "util/parallel.hpp"
 
 namespace jemtrace::advise {
 namespace {
@@ -89,7 +89,7 @@ struct Try {
 std::vector<Try> try_shares(const std::vector<double>& shares, const Model& model,
                             const Recordings& recordings) {
   std::vector<Try> tries(shares.size());
-  in_parallel(shares.size(), [&](size_t i) {
+  in_parallel(shares.size(), few_threads(), [&](size_t i) {
     tries[i].share = shares[i];
     for (const Input& one : recordings) {
       Model own = model;

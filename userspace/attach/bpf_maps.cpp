@@ -46,6 +46,10 @@ Status BpfObject::set_file(const jt_file& file, const jt_file_info& info) {
   return {};
 }
 
+void BpfObject::forget_file(const jt_file& file) {
+  remove(bpf_map__fd(impl_->skeleton->maps.files), &file);
+}
+
 Status BpfObject::set_image(uint32_t index, const jt_image& image,
                             const std::vector<std::pair<uint64_t, jt_site>>& sites) {
   if (!sites.empty()) {
@@ -155,6 +159,9 @@ std::optional<jt_image_checks> BpfObject::checks(uint32_t image) const {
 // With copies a skipped run is no loss yet: what all programs of an enter and of its exit missed is. No more
 // than the one that missed the fewest, and no more than the first ones missed and no copy made up for.
 std::optional<uint64_t> BpfObject::missed_runs() const {
+  if (!features_.uprobe_multi) {
+    return std::nullopt;  // the kernel counts what it skips on a perf event, as the probe is, since 6.7 only
+  }
   const auto& programs = impl_->skeleton->progs;
   const auto after = copies(*impl_->skeleton);
   uint64_t missed = 0;  // by the first ones
@@ -183,6 +190,15 @@ std::optional<uint64_t> BpfObject::missed_runs() const {
   }
   missed -= std::min(missed, *rescued);
   return others + (features_.preemptible ? std::min(missed, least) : missed);
+}
+
+uint64_t BpfObject::skipped_lifecycles() const {
+  uint64_t skipped = 0;
+  const auto& programs = impl_->skeleton->progs;
+  for (const bpf_program* program : {programs.on_fork, programs.on_exec, programs.on_exit}) {
+    skipped += features_.preemptible ? recursion_misses(bpf_program__fd(program)).value_or(0) : 0;
+  }
+  return skipped;
 }
 
 std::optional<uint64_t> BpfObject::sum_of_cpus(uint32_t slot) const {

@@ -7,9 +7,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include <thread>
-
 #include "attach/bpf_impl.hpp"
+#include "util/parallel.hpp"
 
 namespace jemtrace::attach {
 
@@ -211,14 +210,8 @@ void BpfObject::wait_for_running() {
 
 void BpfObject::detach() {
   // Each waits for the kernel's grace periods: together they take as long as one.
-  std::vector<std::thread> closers;
-  closers.reserve(impl_->links.size());
-  for (Link& link : impl_->links) {
-    closers.emplace_back([&link] { link.reset(); });
-  }
-  for (std::thread& closer : closers) {
-    closer.join();
-  }
+  auto& links = impl_->links;
+  in_parallel(links.size(), links.size(), [&](size_t i) { links[i].reset(); });
   impl_->links.clear();
 }
 

@@ -24,7 +24,8 @@ enum class Events : uint32_t { none = 0, slow = 1, all = 2 };
 struct LoadOptions {
   bool register_all = true;  // processes that map a known image become targets by themselves
   bool time_mmap = false;    // jemalloc gives pages back by mmap (vm.overcommit_memory 2): how long it takes
-  bool mremap = false;       // jemalloc 5 never calls it, but whoever follows address ranges must know of it
+  bool details = true;       // payers() and callsites()
+  bool mremap = false;       // jemalloc 5 never calls it: counted as the program's own
   Events events = Events::none;
   uint64_t slow_ns = ~uint64_t{0};
   uint32_t max_targets = 16384;
@@ -42,7 +43,7 @@ struct Features {
   bool task_storage = false;  // 5.12; else a hash, which costs 110 ns more per call
   bool cpu_share = false;     // exact anonymous RSS of the current CPU
   bool uprobe_multi = false;  // 6.6; else perf events, slow to detach
-  bool preemptible = false;   // 7.x may preempt syscall programs: a copy of each makes up for skipped runs
+  bool preemptible = false;   // 7.x may preempt syscall programs: two copies of each make up for skipped runs
   bool page_faults = false;   // attached: which purged pages are touched again
   bool collapses = false;     // attached: huge pages that khugepaged makes
   bool sessions = false;      // loaded: the program on mallctl
@@ -94,6 +95,7 @@ class BpfObject {
   [[nodiscard]] const Features& features() const { return features_; }
 
   // user space -> kernel
+  void forget_file(const jt_file& file);
   Status set_file(const jt_file& file, const jt_file_info& info);
   Status set_image(uint32_t index, const jt_image& image,
                    const std::vector<std::pair<uint64_t, jt_site>>& sites);
@@ -121,6 +123,8 @@ class BpfObject {
   /// The purged pages that are still followed, as of now.
   [[nodiscard]] ledger::Waiting waiting_pages(const jt_target_id& id) const;
   /// Of all targets: faults on followed pages, and chunks for which there was no room.
+  /// Forks, execs and exits that went unheard, as the kernel skipped the program. From Linux 7.0 on.
+  [[nodiscard]] uint64_t skipped_lifecycles() const;
   [[nodiscard]] std::optional<uint64_t> touched_pages() const { return sum_of_cpus(JT_TOUCHED_PAGE); }
   [[nodiscard]] std::optional<uint64_t> evicted_chunks() const { return sum_of_cpus(JT_EVICTED_CHUNK); }
   /// Only one chunk in 2^shift is followed from now on.

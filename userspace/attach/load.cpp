@@ -90,6 +90,7 @@ Result<Skeleton> try_load(const LoadOptions& options, const Features& features) 
   knobs.use_task_storage = features.task_storage;
   knobs.use_cpu_share = features.cpu_share;
   knobs.register_all = options.register_all;
+  knobs.keeps_details = options.details;
   knobs.times_mmap = options.time_mmap || !features.preemptible;
   knobs.traces_mremap = options.mremap;
   knobs.use_cookies = features.uprobe_multi;

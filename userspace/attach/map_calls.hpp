@@ -13,24 +13,28 @@ namespace jemtrace::attach {
 
 /// While bpf(2) works on a map, the kernel runs no tracing program on that CPU. Should a target preempt us in
 /// there, its calls would be skipped (seen: 30 of 800 on a busy CPU). A real-time thread is not preempted by
-/// an ordinary one, and each of these calls takes a few microseconds. Without CAP_SYS_NICE it stays as it is,
-/// and what is skipped is counted.
+/// an ordinary one, and each of these calls takes a few microseconds. Where that is not allowed it stays as
+/// it is, and what is skipped is counted.
 class Undisturbed {
  public:
-  Undisturbed() {
+  Undisturbed() : before_(::sched_getscheduler(0) | SCHED_RESET_ON_FORK) {
     const sched_param first{.sched_priority = 1};
-    raised_ = ::sched_setscheduler(0, SCHED_FIFO | SCHED_RESET_ON_FORK, &first) == 0;
+    const int policy = before_ & ~SCHED_RESET_ON_FORK;
+    raised_ = policy != SCHED_FIFO && policy != SCHED_RR &&
+              ::sched_setscheduler(0, SCHED_FIFO | SCHED_RESET_ON_FORK, &first) == 0;
   }
   ~Undisturbed() {
     if (raised_) {
       const sched_param ordinary{.sched_priority = 0};
-      ::sched_setscheduler(0, SCHED_OTHER, &ordinary);
+      ::sched_setscheduler(0, before_,
+                           &ordinary);  // only CAP_SYS_NICE may take SCHED_RESET_ON_FORK off again
     }
   }
   Undisturbed(const Undisturbed&) = delete;
   Undisturbed& operator=(const Undisturbed&) = delete;
 
  private:
+  int before_;
   bool raised_ = false;
 };
 

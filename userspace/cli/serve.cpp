@@ -82,7 +82,7 @@ Status watch(ServeWatch& watch, serve::Snapshots& snapshots, Signals& signals) {
       serve::notify("WATCHDOG=1");
       next_sign = now + *watchdog / 2;
     }
-    uint64_t wake = std::min(next_sample, now + 200'000'000);  // Tracer::poll has checks of its own
+    uint64_t wake = std::min(next_sample, now + collect::Tracer::check_every_ns);
     wake = watchdog ? std::min(wake, next_sign) : wake;
     const int timeout_ms = wake <= now ? 0 : static_cast<int>((wake - now) / 1'000'000 + 1);
     std::array<pollfd, 3> fds{{{.fd = watch.wait_fd(), .events = POLLIN, .revents = 0},

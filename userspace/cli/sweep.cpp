@@ -7,9 +7,9 @@
 
 #include "advise/advice.hpp"
 #include "advise/calibrate.hpp"
-#include "advise/parallel.hpp"
 #include "cli/run.hpp"
 #include "cli/watch.hpp"
+#include "util/parallel.hpp"
 #include "util/text.hpp"
 
 namespace jemtrace::cli {
@@ -243,7 +243,7 @@ class Sweep {
     for (size_t i = 0; i < grid_.size(); ++i) {
       report.trials.push_back(trial_of(i));
     }
-    advise::in_parallel(grid_.size(), [&](size_t i) { predict(report.trials[i]); });
+    in_parallel(grid_.size(), few_threads(), [&](size_t i) { predict(report.trials[i]); });
     return report;
   }
 

@@ -80,7 +80,6 @@ class Trace {
   size_t targets_seen_ = 0;
   size_t idle_targets_ = 0;
   bool incomplete_ = false;
-  bool times_mmap_ = false;
 };
 
 void Trace::close_sweep(OpenSweep& sweep) {
@@ -174,7 +173,7 @@ void Trace::print_summary(const Target& target) {
     summary.caveats.emplace_back("a descendant of the command");
   }
   summary.decommit = overcommit_is_never();
-  if (summary.decommit && !times_mmap_) {
+  if (summary.decommit && !tracer_->times_mmap()) {
     summary.caveats.emplace_back(
         "vm.overcommit_memory became 2 while tracing: purges by mmap are counted, not timed");
   }
@@ -192,7 +191,6 @@ Status Trace::start() {
                                  .refaults = options_.refaults,
                                  .passive = options_.passive,
                                  .time_mmap = options_.events || overcommit_is_never()};
-  times_mmap_ = tracing.time_mmap;
   if (!options_.command.empty()) {
     ASSIGN_OR_RETURN(launch_, Launch::prepare(options_.command));
     tracing.launch = launch_->pid();
@@ -247,7 +245,7 @@ Status Trace::loop(Signals& signals) {
     if (over(now)) {
       return {};
     }
-    uint64_t wake_ns = last_interval_ns_ + interval_ns;
+    uint64_t wake_ns = std::min(last_interval_ns_ + interval_ns, now + Tracer::check_every_ns);
     if (options_.duration) {
       wake_ns = std::min(
           wake_ns, began_ns_ + static_cast<uint64_t>(std::chrono::nanoseconds(*options_.duration).count()));

@@ -7,8 +7,10 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <thread>
+#include <csignal>
+#include <cstring>
 
+#include "util/parallel.hpp"
 #include "util/text.hpp"
 
 namespace jemtrace::collect {
@@ -46,6 +48,20 @@ std::vector<locate::ProbeSite> choose_probes(const locate::Image& image) {
 bool may_use_process_madvise(const locate::Version& version) {
   return !version.known() ||
          std::tie(version.major, version.minor, version.patch) >= std::make_tuple(5, 3, 1);
+}
+
+/// The kernel sets breakpoints at the offsets of a file's probes in whatever that file holds, and then does
+/// what the old instruction did: a program that is overwritten in place, by cp or a linker, would crash at
+/// its next start (seen). With a lease on the file, whoever opens it for writing waits until the probes are
+/// off. 0, or an errno: EAGAIN when somebody is writing already, others where there are no leases.
+int take_lease(int file) {
+  // The signal is one that does nothing: it is asked whether somebody waits.
+  const bool taken = ::fcntl(file, F_SETSIG, SIGURG) == 0 && ::fcntl(file, F_SETLEASE, F_RDLCK) == 0;
+  return taken ? 0 : errno;
+}
+
+bool is_wanted_for_writing(int leased_file) {
+  return ::fcntl(leased_file, F_GETLEASE) != F_RDLCK;
 }
 
 }  // namespace
@@ -150,9 +166,15 @@ Result<locate::Located> Images::find_inside(int file, bool regular, const std::s
   return locator_.locate(file, path, rebuild_);
 }
 
+void Images::refuse(const std::string& why) {
+  constexpr size_t max_refused = 100;
+  if (refused_.size() < max_refused) {
+    refused_.push_back(escape(why));
+  }
+}
+
 /// A file that cannot be read or parsed is no reason to lose the others: it counts as holding no jemalloc.
 locate::Located Images::look_inside(int file, bool regular, const std::string& path) {
-  constexpr size_t max_refused = 100;
   auto located = find_inside(file, regular, path);
   if (located && located->image && located->image->text.size == 0) {
     const locate::Image& image = *located->image;
@@ -160,9 +182,7 @@ locate::Located Images::look_inside(int file, bool regular, const std::string& p
                                                   image.notes.empty() ? path : image.notes.back()));
   }
   if (!located) {
-    if (refused_.size() < max_refused) {
-      refused_.push_back(escape(located.error().message()));
-    }
+    refuse(located.error().message());
     return {};
   }
   return std::move(*located);
@@ -181,7 +201,11 @@ Result<const TracedImage*> Images::look_at(Fd file, const jt_file& name, const s
     image = known->second;
   } else {
     if (auto found = look_inside(file.get(), S_ISREG(st.st_mode), path); found.image) {
-      ASSIGN_OR_RETURN(image, add(std::move(file), path, std::move(found)));
+      if (auto added = add(std::move(file), path, std::move(found))) {
+        image = *added;
+      } else {
+        refuse(added.error().message());
+      }
     }
     by_file_[identity] = image;
   }
@@ -197,6 +221,10 @@ Result<const TracedImage*> Images::look_at(Fd file, const jt_file& name, const s
   }
   by_name_[{name.dev, name.ino}] = image;
   return image;
+}
+
+void Images::also_named(const jt_file& name, const TracedImage* image) {
+  by_name_[{name.dev, name.ino}] = image;
 }
 
 std::string objection(const jt_image_checks& checks) {
@@ -219,28 +247,50 @@ jt_image Images::kernel_view(const TracedImage& traced) {
   return {.cache_state_offset = traced.image.cache_state_offset,
           .cache_ind_offset = traced.image.cache_ind_offset,
           .tier = static_cast<uint8_t>(to_abi(traced.image.tier)),
-          .has_sites = !traced.image.call_sites.empty() || !traced.probed.empty(),
           .pad = {}};
 }
 
 void Images::drop_wrong_probes() {
   for (const auto& image : images_) {
+    if (image->file && is_wanted_for_writing(image->file.get())) {
+      image->mallctl_probes.reset();
+      take_off(*image, "its file is about to be written to");
+      forget_names_of(*image);
+      image->file.reset();  // and the lease with it
+    }
     const auto checks = image->probes ? bpf_->checks(image->index) : std::nullopt;
     const std::string wrong = checks ? objection(*checks) : std::string();
     if (wrong.empty()) {
       continue;
     }
-    image->distrust = fmt::format(
-        "the probe on {} was taken off, as it disagrees with what it should see: {}; "
-        "from then on the source of purges is unknown",
-        image->probed.front().role, wrong);
-    image->probes.reset();
-    image->probed.clear();
-    image->image.tier = locate::Tier::callsite;
-    if (const auto status = bpf_->set_image(image->index, kernel_view(*image), {}); !status) {
-      image->distrust += " (" + status.error().message() + ")";
-    }
+    take_off(*image, "it disagrees with what it should see: " + wrong);
   }
+}
+
+void Images::take_off(TracedImage& traced, const std::string& why) {
+  if (!traced.probed.empty()) {
+    traced.distrust =
+        fmt::format("the probe on {} was taken off, as {}; from then on the source of purges is unknown",
+                    traced.probed.front().role, why);
+  }
+  traced.probes.reset();
+  traced.probed.clear();
+  traced.image.tier = locate::Tier::callsite;
+  if (const auto status = bpf_->set_image(traced.index, kernel_view(traced), {}); !status) {
+    traced.distrust += " (" + status.error().message() + ")";
+  }
+}
+
+/// Whoever maps the file next maps something else, even where it is as large as before.
+void Images::forget_names_of(const TracedImage& traced) {
+  std::erase_if(by_name_, [&](const auto& known) {
+    if (known.second != &traced) {
+      return false;
+    }
+    bpf_->forget_file({.ino = known.first.second, .dev = known.first.first, .pad = 0});
+    return true;
+  });
+  std::erase_if(by_file_, [&](const auto& known) { return known.second == &traced; });
 }
 
 void Images::watch_mallctl(TracedImage& traced, int file) {
@@ -276,7 +326,17 @@ void Images::watch_mallctl(TracedImage& traced, int file) {
   }
 }
 
-Status Images::trace(TracedImage& traced, int file) {
+void Images::probe(TracedImage& traced, int file, const std::vector<std::pair<uint64_t, jt_site>>& sites) {
+  auto probes = bpf_->attach_probes(file, traced.index, sites);
+  if (probes) {
+    traced.probes = std::move(*probes);
+  } else {
+    traced.probe_error = probes.error().message();
+    traced.probed.clear();
+  }
+}
+
+Status Images::trace(TracedImage& traced, Fd file) {
   std::vector<std::pair<uint64_t, jt_site>> sites;
   sites.reserve(traced.image.call_sites.size() + 4);
   for (const auto& call : traced.image.call_sites) {
@@ -296,24 +356,33 @@ Status Images::trace(TracedImage& traced, int file) {
     }
   }
   TRY(bpf_->set_image(traced.index, kernel_view(traced), sites));
+  const int error = take_lease(file.get());
+  if (error == EAGAIN) {
+    traced.probe_error = "its file is being written to";
+    traced.probed.clear();
+    return {};
+  }
+  if (error != 0) {
+    traced.image.notes.push_back(
+        fmt::format("the file must not be overwritten in place while it is probed: no lease on it ({})",
+                    strerror(error)));
+  }
   if (!probed.empty()) {
-    auto probes = bpf_->attach_probes(file, traced.index, probed);
-    if (probes) {
-      traced.probes = std::move(*probes);
-    } else {
-      traced.probe_error = probes.error().message();
-      traced.probed.clear();
-    }
+    probe(traced, file.get(), probed);
   }
   if (passive_) {
-    watch_mallctl(traced, file);
+    watch_mallctl(traced, file.get());
+  }
+  if (error == 0 && (traced.probes || traced.mallctl_probes)) {
+    traced.file = std::move(file);
   }
   return {};
 }
 
 Result<TracedImage*> Images::add(Fd file, const std::string& path, locate::Located located) {
   if (images_.size() >= JT_MAX_IMAGES) {
-    return fail(Errc::too_large, fmt::format("more than {} different images of jemalloc", JT_MAX_IMAGES));
+    return fail(Errc::too_large,
+                fmt::format("{} is not traced: there are {} other images of jemalloc", path, JT_MAX_IMAGES));
   }
   auto traced = std::make_unique<TracedImage>();
   traced->index = static_cast<uint32_t>(images_.size());
@@ -322,26 +391,21 @@ Result<TracedImage*> Images::add(Fd file, const std::string& path, locate::Locat
   traced->cached = located.cached;
 
   if (bpf_ != nullptr) {
-    TRY(trace(*traced, file.get()));
+    TRY(trace(*traced, std::move(file)));
   }
   images_.push_back(std::move(traced));
   return images_.back().get();
 }
 
 void Images::detach_probes() {
-  // Each waits for the kernel's grace periods: together they take as long as one.
-  std::vector<std::thread> closers;
+  std::vector<std::optional<attach::Uprobes>*> all;
   for (const auto& image : images_) {
-    if (image->probes) {
-      closers.emplace_back([&probes = image->probes] { probes.reset(); });
-    }
-    if (image->mallctl_probes) {
-      closers.emplace_back([&probes = image->mallctl_probes] { probes.reset(); });
-    }
+    all.push_back(&image->probes);
+    all.push_back(&image->mallctl_probes);
   }
-  for (std::thread& closer : closers) {
-    closer.join();
-  }
+  std::erase_if(all, [](const auto* probes) { return !probes->has_value(); });
+  // Each waits for the kernel's grace periods: together they take as long as one.
+  in_parallel(all.size(), all.size(), [&](size_t i) { all[i]->reset(); });
 }
 
 }  // namespace jemtrace::collect

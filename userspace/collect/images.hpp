@@ -21,17 +21,18 @@
 
 namespace jemtrace::collect {
 
-/// An image that is being traced: what is known of it, its file held open, its probes.
+/// An image that is being traced: what is known of it, and its probes.
 struct TracedImage {
   uint32_t index = 0;  // in the kernel side's tables
   std::string path;    // where it was first seen; untrusted
   locate::Image image;
   bool cached = false;  // as it was found earlier
+  Fd file;              // with a lease on it, while it has probes
   std::optional<attach::Uprobes> probes;
   std::optional<attach::Uprobes> mallctl_probes;
   std::vector<locate::ProbeSite> probed;
   std::string probe_error;  // why there are no probes, if there should be some
-  std::string distrust;     // why probes were taken off again: they were wrong
+  std::string distrust;     // why probes were taken off again
 };
 
 /// What speaks against the probes of an image; empty: nothing does. A wrong site is one that hits with
@@ -64,6 +65,9 @@ class Images {
   /// nullptr: it holds no jemalloc. `path` is only for messages.
   Result<const TracedImage*> look_at(Fd file, const jt_file& kernel_name, const std::string& path);
 
+  /// The same file under another name: /proc names those of an overlay otherwise than the kernel, before 6.8.
+  void also_named(const jt_file& name, const TracedImage* image);
+
   /// True when this name was answered before.
   [[nodiscard]] bool knows(const jt_file& kernel_name) const;
   [[nodiscard]] const TracedImage* by_index(uint32_t index) const;
@@ -74,7 +78,8 @@ class Images {
   [[nodiscard]] const std::vector<std::string>& refused() const { return refused_; }
 
   /// Takes off the probes that turned out wrong: `recovered` is a proof on paper, this is the one by trial.
-  /// Such an image goes on in the `callsite` tier. To be called now and then.
+  /// And those of files that somebody wants to write to, who waits for that. Such an image goes on in the
+  /// `callsite` tier. To be called now and then.
   void drop_wrong_probes();
 
   void detach_probes();
@@ -84,12 +89,16 @@ class Images {
   using KernelName = std::pair<uint32_t, uint64_t>;
 
   Result<TracedImage*> add(Fd file, const std::string& path, locate::Located located);
-  Status trace(TracedImage& traced, int file);
+  Status trace(TracedImage& traced, Fd file);
+  void probe(TracedImage& traced, int file, const std::vector<std::pair<uint64_t, jt_site>>& sites);
+  void take_off(TracedImage& traced, const std::string& why);
+  void forget_names_of(const TracedImage& traced);
   void watch_mallctl(TracedImage& traced, int file);
   static jt_image kernel_view(const TracedImage& traced);
   Status announce(const jt_file& name, const TracedImage* image, uint64_t file_size);
 
   Result<locate::Located> find_inside(int file, bool regular, const std::string& path);
+  void refuse(const std::string& why);
   locate::Located look_inside(int file, bool regular, const std::string& path);
 
   attach::BpfObject* bpf_;
@@ -99,7 +108,7 @@ class Images {
   bool follows_process_madvise_ = false;
   std::vector<std::unique_ptr<TracedImage>> images_;
   std::map<FileIdentity, TracedImage*> by_file_;
-  std::map<KernelName, TracedImage*> by_name_;
+  std::map<KernelName, const TracedImage*> by_name_;
 };
 
 }  // namespace jemtrace::collect

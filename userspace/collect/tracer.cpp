@@ -2,11 +2,13 @@
 
 #include <fmt/format.h>
 #include <signal.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
+#include <set>
 #include <thread>
 
 #include "discover/maps.hpp"
@@ -39,6 +41,7 @@ attach::LoadOptions load_options(const TracerOptions& options) {
   attach::LoadOptions load;
   load.register_all = !options.launch && !options.selection.only_pids();
   load.time_mmap = options.time_mmap;
+  load.details = options.details;
   load.mremap = options.every_event;
   load.context = options.context;
   load.events = options.every_event ? attach::Events::all : attach::Events::none;
@@ -123,12 +126,24 @@ Status Tracer::scan() {
     }
     return {};
   }
-  ASSIGN_OR_RETURN(const std::vector<pid_t> pids, proc_.pids());
-  for (const pid_t pid : pids) {
-    const bool named = std::find(options_.selection.pids.begin(), options_.selection.pids.end(), pid) !=
-                       options_.selection.pids.end();
-    if (auto status = scan_process(pid, named); !status && named) {
-      return status;  // a process that merely passed by may fail, one that was asked for may not
+  // Looking at a file takes a while: what a process forked before it became a target is in the next list.
+  constexpr int most_rounds = 5;
+  std::set<pid_t> seen;
+  for (int round = 0; round < most_rounds; ++round) {
+    const size_t before = seen.size();
+    ASSIGN_OR_RETURN(const std::vector<pid_t> pids, proc_.pids());
+    for (const pid_t pid : pids) {
+      if (!seen.insert(pid).second) {
+        continue;
+      }
+      const bool named = std::find(options_.selection.pids.begin(), options_.selection.pids.end(), pid) !=
+                         options_.selection.pids.end();
+      if (auto status = scan_process(pid, named); !status && named) {
+        return status;  // a process that merely passed by may fail, one that was asked for may not
+      }
+    }
+    if (seen.size() == before) {
+      break;
     }
   }
   return {};
@@ -242,7 +257,6 @@ void Tracer::adopt(const jt_target& kernel, bool from_its_start, const jt_event_
 Status Tracer::poll(int timeout_ms) {
   const auto handler = [this](const jt_event_header& event) { handle(event); };
   TRY(bpf_->poll(timeout_ms, handler));
-  constexpr uint64_t check_every_ns = 200'000'000;
   if (const uint64_t now = monotonic_ns(); now - probes_checked_ns_ >= check_every_ns) {
     probes_checked_ns_ = now;
     images_.drop_wrong_probes();
@@ -355,8 +369,17 @@ void Tracer::look_at_mapping(const jt_lifecycle_event& event) {
     if (!file) {
       return;
     }
+    // Something else may be mapped there by now: then it is asked about again. An overlay shows other inodes
+    // before Linux 6.8.
+    struct stat st {};
+    if (::fstat(file->get(), &st) != 0 ||
+        (mapping.inode != event.file.ino && static_cast<uint64_t>(st.st_size) != event.file_size)) {
+      return;
+    }
     const auto image = images_.look_at(std::move(*file), event.file, file_path(mapping));
-    if (!image) {
+    if (image) {
+      images_.also_named(kernel_name(mapping), *image);
+    } else {
       note(fmt::format("{}: {}", escape(mapping.path), image.error().message()));
     }
     return;
@@ -370,9 +393,8 @@ void Tracer::on_new_file(const jt_lifecycle_event& event) {
     }
     return;
   }
-  if (!images_.knows(event.file)) {
-    look_at_mapping(event);
-  }
+  look_at_mapping(
+      event);  // a name that is known may be another file's by now: the kernel side compares sizes
   const TracedImage* image = images_.find(event.file);
   const auto pid = static_cast<pid_t>(event.h.id.tgid);
   if (image != nullptr) {
@@ -420,16 +442,19 @@ void Tracer::end(uint64_t born_ns) {
 }
 
 void Tracer::rescan_after_loss() {
-  const auto lost = bpf_->loss(JT_LOSS_LIFECYCLE);
-  if (!lost || *lost == lifecycle_losses_ || options_.launch || stopped_) {
+  const uint64_t lost = bpf_->loss(JT_LOSS_LIFECYCLE).value_or(0) + bpf_->skipped_lifecycles();
+  if (lost == lifecycle_losses_ || options_.launch || stopped_) {
     return;
   }
-  lifecycle_losses_ = *lost;
+  lifecycle_losses_ = lost;
   // Something came or went unheard: what is gone is ended, what is new is found.
   std::vector<uint64_t> gone;
   for (const auto& [born, target] : targets_) {
     const auto kernel = bpf_->target(target->id.tgid);
     if (!kernel || kernel->id.born_ns != born) {
+      gone.push_back(born);
+    } else if (discover::has_ended(proc_, target->process)) {
+      bpf_->remove_target(target->id.tgid);
       gone.push_back(born);
     }
   }

@@ -55,6 +55,12 @@ class Tracer {
   Tracer(const Tracer&) = delete;
   Tracer& operator=(const Tracer&) = delete;
 
+  /// How long purges by mmap take is known (vm.overcommit_memory 2).
+  [[nodiscard]] bool times_mmap() const { return options_.time_mmap || !bpf_->features().preemptible; }
+
+  /// poll() has checks of its own, and wants to be called that often.
+  static constexpr uint64_t check_every_ns = 200'000'000;
+
   /// Handles what happened since; waits up to `timeout_ms`.
   Status poll(int timeout_ms);
   [[nodiscard]] int wait_fd() const { return bpf_->wait_fd(); }

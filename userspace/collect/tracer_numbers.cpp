@@ -209,8 +209,9 @@ ledger::Losses Tracer::losses(uint64_t untimed_of_live) const {
   for (size_t kind = 0; kind < losses.size(); ++kind) {
     losses[kind] = bpf_->loss(static_cast<jt_loss>(kind));
   }
-  // A call of which one end was skipped is counted by its other end: no loss.
-  if (auto& missed = losses[JT_LOSS_MISSED_RUN]) {
+  // A call of which one end was skipped is counted by its other end: no loss. Other ends are missing for
+  // other reasons.
+  if (auto& missed = losses[JT_LOSS_MISSED_RUN]; missed && bpf_->features().preemptible) {
     *missed -= std::min(untimed_of_ended_ + untimed_of_live, *missed);
   }
   return losses;
