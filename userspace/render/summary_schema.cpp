@@ -141,16 +141,17 @@ Json refaults() {
 
 Json cost() {
   return object(
-      {{"bpf_run_ns",
-        described(
-            or_null(whole()),
-            "estimate from one call in 64, its enter and its exit; probes and page faults are not in it")},
+      {{"bpf_run_ns", described(or_null(whole()),
+                                "estimate from one call in 64, its enter and its exit; leaves out the "
+                                "programs of probes (uprobes) and of page faults")},
        {"bpf_samples", described(whole(), "calls timed; relative standard error about 1/sqrt of it")},
-       {"events", whole()},
+       {"events", described(whole(), "memory calls and probe_hits")},
        {"sampling_ns", whole()},
        {"cpu_ns", whole()},
        {"max_rss_bytes", whole()},
-       {"probe_hits", whole()}});
+       {"probe_hits",
+        described(whole(),
+                  "of the probes on sweeps, up to each thread's last memory call: later hits are missing")}});
 }
 
 Json losses() {
