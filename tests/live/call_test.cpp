@@ -204,24 +204,24 @@ TEST(CallRefuses, a_stopped_process) {
   EXPECT_NE(refusal(quiet.pid()).find("it is stopped"), std::string::npos) << refusal(quiet.pid());
 }
 
-class CallRefusesWhere : public ::testing::TestWithParam<const char*> {};
+class CallRefusesWhere : public ::testing::TestWithParam<const char*> {
+ protected:
+  static void expect_refusal(const char* command, const char* because) {
+    Quiet quiet(GetParam());
+    quiet.send(command);
+    const std::string reason = refusal(quiet.pid());
+    EXPECT_NE(reason.find(because), std::string::npos) << reason;
+    quiet.send("leave");
+    EXPECT_EQ(refusal(quiet.pid()), "");
+  }
+};
 
 TEST_P(CallRefusesWhere, it_is_in_a_signal_handler) {
-  Quiet quiet(GetParam());
-  quiet.send("handler");
-  const std::string reason = refusal(quiet.pid());
-  EXPECT_NE(reason.find("it is in a signal handler"), std::string::npos) << reason;
-  quiet.send("leave");
-  EXPECT_EQ(refusal(quiet.pid()), "");
+  expect_refusal("handler", "it is in a signal handler");
 }
 
 TEST_P(CallRefusesWhere, jemalloc_is_on_the_stack) {
-  Quiet quiet(GetParam());
-  quiet.send("inside");
-  const std::string reason = refusal(quiet.pid());
-  EXPECT_NE(reason.find("a function of jemalloc is on its stack"), std::string::npos) << reason;
-  quiet.send("leave");
-  EXPECT_EQ(refusal(quiet.pid()), "");
+  expect_refusal("inside", "a function of jemalloc is on its stack");
 }
 
 INSTANTIATE_TEST_SUITE_P(Images, CallRefusesWhere, ::testing::Values("controlled", "static_controlled"),

@@ -250,28 +250,24 @@ void Process::signal(int number) const {
 }
 
 void Process::wait_for_out(std::string_view text, milliseconds limit) {
-  wait_until(
-      std::string(text) + " on stdout",
-      [&] {
-        const bool over = ended();
-        if (out().find(text) != std::string::npos) {
-          return true;
-        }
-        return over ? (fail("the process ended without: " + std::string(text) + "\n" + out() + err()), false)
-                    : false;
-      },
-      limit);
+  wait_for_text(text, "stdout", out_, limit);
 }
 
 void Process::wait_for_err(std::string_view text, milliseconds limit) {
+  wait_for_text(text, "stderr", err_, limit);
+}
+
+void Process::wait_for_text(std::string_view text, const char* where, const TemporaryFile& file,
+                            milliseconds limit) {
   wait_until(
-      std::string(text) + " on stderr",
+      std::string(text) + " on " + where,
       [&] {
         const bool over = ended();
-        if (err().find(text) != std::string::npos) {
-          return true;
+        const bool found = file.read().find(text) != std::string::npos;
+        if (over && !found) {
+          fail("the process ended without: " + std::string(text) + "\n" + out() + err());
         }
-        return over ? (fail("the process ended without: " + std::string(text) + "\n" + err()), false) : false;
+        return found;
       },
       limit);
 }

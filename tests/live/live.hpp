@@ -99,6 +99,7 @@ class Process {
   bool ended();
 
  private:
+  void wait_for_text(std::string_view text, const char* where, const TemporaryFile& file, milliseconds limit);
   bool reap(bool block);
 
   pid_t pid_ = -1;
