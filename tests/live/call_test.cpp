@@ -2,6 +2,7 @@
 // and where it might harm it is refused.
 #include <signal.h>
 #include <sys/ptrace.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -27,32 +28,23 @@ class Quiet {
   explicit Quiet(std::string_view name, const std::string& malloc_conf = "")
       : process_({workload(name)}, {.environment = {{"MALLOC_CONF", malloc_conf}}, .with_stdin = true}) {
     process_.wait_for_out("done=start\n");
-    until_it_waits();
+    process_.wait_for_syscall(SYS_read);
   }
   pid_t pid() const { return process_.pid(); }
   void send(const std::string& line) {
     process_.send(line);
-    until_it_waits();
+    process_.wait_for_syscall(SYS_read);
   }
   Block ask(const std::string& line) {
     const size_t before = process_.out().size();
     process_.send(line);
     wait_until("an answer", [&] { return process_.out().find("\ndone=", before) != std::string::npos; });
-    until_it_waits();
+    process_.wait_for_syscall(SYS_read);
     return parse_block(process_.out().substr(before));
   }
   Process& process() { return process_; }
 
  private:
-  // Blocked in read(2), number 0.
-  void until_it_waits() {
-    wait_until("a process that reads", [&] {
-      std::ifstream file("/proc/" + std::to_string(pid()) + "/syscall");
-      std::string number;
-      file >> number;
-      return number == "0";
-    });
-  }
   Process process_;
 };
 
