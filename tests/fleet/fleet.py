@@ -32,7 +32,7 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def wait_until(what, done, limit=30):
+def wait_until(what, done, limit=60):
     end = time.monotonic() + limit
     while True:
         value = done()
@@ -54,7 +54,7 @@ class Running:
     def said(self):
         return Path(self.log.name).read_text(errors="replace")
 
-    def wait_for(self, pattern, limit=20):
+    def wait_for(self, pattern, limit=60):
         def look():
             if self.process.poll() is not None:
                 raise RuntimeError(f"it ended with {self.process.returncode}: {self.said()}")

@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <cmath>
 #include <fstream>
-#include <thread>
 
 #include "live.hpp"
 
@@ -136,11 +135,12 @@ LIVE_TEST(Sweep, takes_the_commands_status) {
 }
 
 LIVE_TEST(Advise, says_how_far_it_is_off_and_what_to_set) {
-  Process busy({workload("shapes"), "shape=bursty", "ms=20000"}, {.environment = {{"MALLOC_CONF", present}}});
-  std::this_thread::sleep_for(500ms);
+  Process busy({workload("shapes"), "shape=bursty", "ms=60000"}, {.environment = {{"MALLOC_CONF", present}}});
+  wait_for_jemalloc(busy.pid());
   const TemporaryFile saved;
   const Outcome ran = run_jemtrace(
-      {"advise", "-p", std::to_string(busy.pid()), "-d", "5s", "-f", "json", "--series", "-o", saved.path()});
+      {"advise", "-p", std::to_string(busy.pid()), "-d", "5s", "-f", "json", "--series", "-o", saved.path()},
+      {}, 2 * patience);
   ASSERT_EQ(ran.status, 0) << ran.err;
   const Json advice = Output(saved.read()).of_type("advice").at(0);
   EXPECT_EQ(advice.at("current").at("dirty_decay_ms"), 2000);

@@ -2,6 +2,7 @@
 // and where it might harm it is refused.
 #include <signal.h>
 #include <sys/ptrace.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -27,32 +28,23 @@ class Quiet {
   explicit Quiet(std::string_view name, const std::string& malloc_conf = "")
       : process_({workload(name)}, {.environment = {{"MALLOC_CONF", malloc_conf}}, .with_stdin = true}) {
     process_.wait_for_out("done=start\n");
-    until_it_waits();
+    process_.wait_for_syscall(SYS_read);
   }
   pid_t pid() const { return process_.pid(); }
   void send(const std::string& line) {
     process_.send(line);
-    until_it_waits();
+    process_.wait_for_syscall(SYS_read);
   }
   Block ask(const std::string& line) {
     const size_t before = process_.out().size();
     process_.send(line);
     wait_until("an answer", [&] { return process_.out().find("\ndone=", before) != std::string::npos; });
-    until_it_waits();
+    process_.wait_for_syscall(SYS_read);
     return parse_block(process_.out().substr(before));
   }
   Process& process() { return process_; }
 
  private:
-  // Blocked in read(2), number 0.
-  void until_it_waits() {
-    wait_until("a process that reads", [&] {
-      std::ifstream file("/proc/" + std::to_string(pid()) + "/syscall");
-      std::string number;
-      file >> number;
-      return number == "0";
-    });
-  }
   Process process_;
 };
 
@@ -204,24 +196,24 @@ TEST(CallRefuses, a_stopped_process) {
   EXPECT_NE(refusal(quiet.pid()).find("it is stopped"), std::string::npos) << refusal(quiet.pid());
 }
 
-class CallRefusesWhere : public ::testing::TestWithParam<const char*> {};
+class CallRefusesWhere : public ::testing::TestWithParam<const char*> {
+ protected:
+  static void expect_refusal(const char* command, const char* because) {
+    Quiet quiet(GetParam());
+    quiet.send(command);
+    const std::string reason = refusal(quiet.pid());
+    EXPECT_NE(reason.find(because), std::string::npos) << reason;
+    quiet.send("leave");
+    EXPECT_EQ(refusal(quiet.pid()), "");
+  }
+};
 
 TEST_P(CallRefusesWhere, it_is_in_a_signal_handler) {
-  Quiet quiet(GetParam());
-  quiet.send("handler");
-  const std::string reason = refusal(quiet.pid());
-  EXPECT_NE(reason.find("it is in a signal handler"), std::string::npos) << reason;
-  quiet.send("leave");
-  EXPECT_EQ(refusal(quiet.pid()), "");
+  expect_refusal("handler", "it is in a signal handler");
 }
 
 TEST_P(CallRefusesWhere, jemalloc_is_on_the_stack) {
-  Quiet quiet(GetParam());
-  quiet.send("inside");
-  const std::string reason = refusal(quiet.pid());
-  EXPECT_NE(reason.find("a function of jemalloc is on its stack"), std::string::npos) << reason;
-  quiet.send("leave");
-  EXPECT_EQ(refusal(quiet.pid()), "");
+  expect_refusal("inside", "a function of jemalloc is on its stack");
 }
 
 INSTANTIATE_TEST_SUITE_P(Images, CallRefusesWhere, ::testing::Values("controlled", "static_controlled"),

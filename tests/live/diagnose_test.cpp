@@ -4,7 +4,9 @@
 //   JEMTRACE_REPEAT=20                 each so many times
 // A finding of severity "info" beside the right one is true of these programs, and no false finding.
 #include <fcntl.h>
+#include <signal.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cstdlib>
@@ -189,14 +191,44 @@ std::unique_ptr<Process> start(const Case& one, const LimitedCgroup* cgroup) {
   const Strings command = command_of(one);
   auto program = std::make_unique<Process>(cgroup != nullptr ? cgroup->entering(command) : command, options);
   if (one.says_ready) {
-    program->wait_for_out("done=", 60s);
+    program->wait_for_out("done=");
   } else if (one.command == "redis") {
     program->wait_for_out("Ready to accept connections");
   } else {
-    std::this_thread::sleep_for(300ms);
+    wait_for_jemalloc(program->pid());
   }
   return program;
 }
+
+/// What puts pressure on a cgroup. Returns once all of it is resident.
+std::unique_ptr<Process> hold_other_memory(const LimitedCgroup& cgroup, const std::string& mib) {
+  auto other = std::make_unique<Process>(cgroup.entering({workload("held"), "state=other", mib}),
+                                         Process::Options{.with_stdin = true});
+  other->wait_for_out("done=");
+  return other;
+}
+
+/// `jemtrace diagnose` of a window that ends when it is told to, or with the process.
+class OpenWindow {
+ public:
+  /// Returns once it has looked at the process: then it waits in poll(2).
+  explicit OpenWindow(pid_t pid)
+      : process_({jemtrace_path(), "diagnose", "-p", std::to_string(pid), "-d", "600s", "-f", "json"}) {
+    process_.wait_for_out("\"type\":\"target\"");
+    process_.wait_for_syscall(SYS_poll);
+  }
+  /// Not before it has lasted 3 s: some rules judge what stays as it is.
+  Outcome end() {
+    std::this_thread::sleep_until(least_end_);
+    process_.signal(SIGINT);
+    return process_.wait();
+  }
+  Outcome wait() { return process_.wait(); }
+
+ private:
+  Process process_;
+  std::chrono::steady_clock::time_point least_end_ = std::chrono::steady_clock::now() + 3s;
+};
 
 std::vector<Json> diagnose(const Case& one) {
   std::unique_ptr<LimitedCgroup> cgroup;
@@ -212,21 +244,22 @@ std::vector<Json> diagnose(const Case& one) {
     beside = std::make_unique<Process>(Strings{"redis-benchmark", "-p", redis_port(), "-q", "-t", "set,get",
                                                "-n", "2000000", "-r", "50000", "-d", "500"});
   }
-  Strings arguments = {jemtrace_path(), "diagnose", "-p", std::to_string(program->pid()), "-d", "3s", "-f",
-                       "json"};
-  arguments.insert(arguments.end(), one.options.begin(), one.options.end());
-  Process jemtrace(arguments);
-  if (one.then != Then::nothing) {
-    jemtrace.wait_for_out("\"type\":\"target\"");
-    std::this_thread::sleep_for(700ms);  // its first look
+  if (one.then == Then::nothing) {
+    Strings arguments = {"diagnose", "-p", std::to_string(program->pid()), "-d", "3s", "-f", "json"};
+    arguments.insert(arguments.end(), one.options.begin(), one.options.end());
+    return findings_of(run_jemtrace(arguments));
   }
+  OpenWindow window(program->pid());
   if (one.then == Then::press) {
-    beside = std::make_unique<Process>(cgroup->entering({workload("held"), "state=other", "mib=200"}),
-                                       Process::Options{.with_stdin = true});
-  } else if (one.then != Then::nothing) {
-    program->send(one.then == Then::grow ? "grow" : "collapse");
+    beside = hold_other_memory(*cgroup, "mib=200");
+  } else if (one.then == Then::collapse) {
+    program->send("collapse");
+    program->wait_for_syscall(SYS_read);  // the next line: it has collapsed all
+  } else {
+    program->send("grow");  // and is killed
+    return findings_of(window.wait());
   }
-  return findings_of(jemtrace.wait(60s));
+  return findings_of(window.end());
 }
 
 bool cgroups_are_here() {
@@ -318,19 +351,17 @@ LIVE_TEST(DiagnoseLazyFree, bytes_held_taken_and_flushed_are_the_kernels_and_not
   EXPECT_NEAR(evidence(calm.front(), "lazyfree").get<double>(), held, 0.01 * held);
 
   const uint64_t before = vmstat("pglazyfreed");
-  Process jemtrace({jemtrace_path(), "diagnose", "-p", pid, "-d", "3s", "-f", "json"});
-  jemtrace.wait_for_out("\"type\":\"target\"");
-  std::this_thread::sleep_for(700ms);
-  Process other(cgroup.entering({workload("held"), "state=other", "mib=240"}), {.with_stdin = true});
-  const Outcome outcome = jemtrace.wait(30s);
+  OpenWindow window(program->pid());
+  const auto other = hold_other_memory(cgroup, "mib=240");
+  const Outcome outcome = window.end();
   const auto taken = static_cast<double>((vmstat("pglazyfreed") - before) * 4096);
   const auto reported = Output(outcome.out).of_type("diagnosis").at(0).at("lazily_taken_bytes").get<double>();
   record("pglazyfreed_bytes", taken);
   record("reported_taken_bytes", reported);
   EXPECT_GE(taken, 32.0 * mib);
   EXPECT_NEAR(reported, taken, 0.05 * taken) << outcome.out;
-  other.close_stdin();
-  other.wait();
+  other->close_stdin();
+  other->wait();
 
   const auto left = static_cast<double>(smaps_lazyfree(program->pid()));
   const Outcome flushing = run_jemtrace({"diagnose", "--flush-lazyfree", "-f", "json", "-p", pid});
@@ -366,11 +397,7 @@ LIVE_TEST(Diagnose, is_text_for_people_with_the_bar_and_the_reasons) {
 
 LIVE_TEST(Diagnose, ends_early_with_what_it_knows) {
   const auto program = start(cases().front(), nullptr);
-  Process jemtrace({jemtrace_path(), "diagnose", "-p", std::to_string(program->pid()), "-f", "json"});
-  jemtrace.wait_for_out("\"type\":\"target\"");
-  std::this_thread::sleep_for(2s);
-  jemtrace.signal(SIGINT);
-  const auto findings = findings_of(jemtrace.wait(10s));
+  const auto findings = findings_of(OpenWindow(program->pid()).end());
   ASSERT_FALSE(findings.empty());
   EXPECT_EQ(findings.front().at("id"), "STUCK_DIRTY");
 }

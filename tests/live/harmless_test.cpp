@@ -78,10 +78,9 @@ LIVE_TEST(Killed, jemtrace_leaves_nothing_in_its_target) {
       target.command("work 1");
     }
     tracer.signal(SIGKILL);
-    EXPECT_EQ(tracer.wait(5s).status, 128 + SIGKILL);
+    EXPECT_EQ(tracer.wait().status, 128 + SIGKILL);
     target.command("work 3");
-    wait_until(
-        "the target's code to be as in its file", [&] { return changed_code(target.pid()) == 0; }, 5s);
+    wait_until("the target's code to be as in its file", [&] { return changed_code(target.pid()) == 0; });
   }
   const Outcome outcome = target.quit();
   EXPECT_EQ(outcome.status, 0) << outcome.err;
@@ -106,7 +105,7 @@ LIVE_TEST(Killed, jemtrace_does_not_hurt_a_churning_program) {
     Process tracer({jemtrace_path(), "-o", "/dev/null"});
     std::this_thread::sleep_for(random_up_to(900));
     tracer.signal(SIGKILL);
-    tracer.wait(5s);
+    tracer.wait();
     const Outcome outcome = target.wait();
     EXPECT_EQ(outcome.status, 0) << outcome.err;
     EXPECT_EQ(outcome.err, "");
@@ -124,9 +123,8 @@ LIVE_TEST(Killed, jemtrace_leaves_the_command_running) {
     SCOPED_TRACE("killed after " + std::to_string(alive.count()) + " ms");
     std::this_thread::sleep_for(alive);
     tracer.signal(SIGKILL);
-    tracer.wait(5s);
-    wait_until(
-        "the command and its children to end", [&] { return session_members(tracer.pid()).empty(); }, 10s);
+    tracer.wait();
+    wait_until("the command and its children to end", [&] { return session_members(tracer.pid()).empty(); });
 
     const std::string out = tracer.out();
     if (!out.empty()) {  // else it was killed before the command ran

@@ -19,7 +19,7 @@ Held::Held(const std::string& program, const std::string& state, const std::stri
     : process_(with(wrapper, program, state, more),
                {.environment = {{"MALLOC_CONF", "narenas:1," + conf}}, .with_stdin = true}),
       pid_(process_.pid()) {
-  process_.wait_for_out("done=held", 30s);
+  process_.wait_for_out("done=held");
   truth_.emplace(parse_block(process_.out()));
   if (!wrapper.empty()) {
     // What the wrapper ran, if that is not what it became.

@@ -250,28 +250,36 @@ void Process::signal(int number) const {
 }
 
 void Process::wait_for_out(std::string_view text, milliseconds limit) {
+  wait_for_text(text, "stdout", out_, limit);
+}
+
+void Process::wait_for_err(std::string_view text, milliseconds limit) {
+  wait_for_text(text, "stderr", err_, limit);
+}
+
+void Process::wait_for_text(std::string_view text, const char* where, const TemporaryFile& file,
+                            milliseconds limit) {
   wait_until(
-      std::string(text) + " on stdout",
+      std::string(text) + " on " + where,
       [&] {
         const bool over = ended();
-        if (out().find(text) != std::string::npos) {
-          return true;
+        const bool found = file.read().find(text) != std::string::npos;
+        if (over && !found) {
+          fail("the process ended without: " + std::string(text) + "\n" + out() + err());
         }
-        return over ? (fail("the process ended without: " + std::string(text) + "\n" + out() + err()), false)
-                    : false;
+        return found;
       },
       limit);
 }
 
-void Process::wait_for_err(std::string_view text, milliseconds limit) {
+void Process::wait_for_syscall(long number, milliseconds limit) const {
   wait_until(
-      std::string(text) + " on stderr",
+      "a process in system call " + std::to_string(number),
       [&] {
-        const bool over = ended();
-        if (err().find(text) != std::string::npos) {
-          return true;
-        }
-        return over ? (fail("the process ended without: " + std::string(text) + "\n" + err()), false) : false;
+        std::ifstream file("/proc/" + std::to_string(pid_) + "/syscall");
+        std::string word;
+        file >> word;
+        return word == std::to_string(number);
       },
       limit);
 }
@@ -470,6 +478,12 @@ Outcome run_jemtrace(const Strings& arguments, const Process::Options& options, 
   return Process(concat({jemtrace_path()}, arguments), options).wait(limit);
 }
 
+void wait_for_jemalloc(pid_t pid) {
+  wait_until("a jemalloc in pid " + std::to_string(pid), [&] {
+    return run_jemtrace({"list", "-p", std::to_string(pid)}).status == 0;
+  });
+}
+
 Trace run_traced(const Strings& command, const Process::Options& options, const Strings& jemtrace_options,
                  milliseconds limit) {
   const TemporaryFile file;
@@ -492,16 +506,25 @@ Tracer::Tracer(const Strings& arguments, const Strings& launcher, uid_t user)
 
 void Tracer::wait_for(pid_t pid) {
   process_.wait_for_err("attach:");
-  const std::string wanted = std::to_string(pid);
-  wait_until("a target line of pid " + wanted + "; stderr: " + process_.err(), [&] {
+  wait_for_lines("a target line of pid " + std::to_string(pid), [&](const Json& line) {
+    return line.value("type", "") == "target" && line.value("pid", 0) == pid;
+  });
+}
+
+void Tracer::wait_for_lines(const std::string& what, const std::function<bool(const Json&)>& wanted,
+                            size_t count) {
+  wait_until(what + "; stderr: " + process_.err(), [&] {
+    const bool over = process_.ended();
+    size_t found = 0;
     std::istringstream lines(file_.read());
     for (std::string line; std::getline(lines, line);) {
       const Json object = Json::parse(line, nullptr, false);
-      if (object.is_object() && object.value("type", "") == "target" && object.value("pid", 0) == pid) {
-        return true;
-      }
+      found += object.is_object() && wanted(object) ? 1 : 0;
     }
-    return process_.ended() ? (fail("jemtrace ended: " + process_.err()), false) : false;
+    if (over && found < count) {
+      fail("jemtrace ended without " + what + ": " + process_.err());
+    }
+    return found >= count;
   });
 }
 
@@ -524,9 +547,8 @@ Controlled::Controlled(std::string_view name, const std::string& malloc_conf, co
 
 void Controlled::command(const std::string& line) {
   process_.send(line);
-  wait_until(
-      "the answer to " + line, [&] { return process_.out().find("\ndone=", answered_) != std::string::npos; },
-      60s);
+  wait_until("the answer to " + line,
+             [&] { return process_.out().find("\ndone=", answered_) != std::string::npos; });
   answered_ = process_.out().size();
 }
 

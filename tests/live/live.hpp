@@ -4,6 +4,7 @@
 #include <sys/types.h>
 
 #include <chrono>
+#include <functional>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -21,6 +22,10 @@ using Json = nlohmann::ordered_json;  // `type` must come first: the order of ke
 using Strings = std::vector<std::string>;
 using std::chrono::milliseconds;
 using namespace std::chrono_literals;
+
+/// For what comes at once, or after what a test asks for: far beyond what a slow or busy machine takes. It is
+/// only waited out where a test fails.
+constexpr milliseconds patience = 60s;
 
 /// Skips when the host cannot trace (`jemtrace check` exits with 77); fails instead when
 /// JEMTRACE_LIVE=require or CI=true.
@@ -91,14 +96,17 @@ class Process {
   void signal(int number) const;
 
   /// Throws when the process ends or `limit` passes before the text is there.
-  void wait_for_out(std::string_view text, milliseconds limit = 10s);
-  void wait_for_err(std::string_view text, milliseconds limit = 10s);
+  void wait_for_out(std::string_view text, milliseconds limit = patience);
+  void wait_for_err(std::string_view text, milliseconds limit = patience);
+  /// Waits until its main thread is blocked in this system call.
+  void wait_for_syscall(long number, milliseconds limit = patience) const;
 
   /// Waits for its end; throws when `limit` passes first.
-  Outcome wait(milliseconds limit = 30s);
+  Outcome wait(milliseconds limit = patience);
   bool ended();
 
  private:
+  void wait_for_text(std::string_view text, const char* where, const TemporaryFile& file, milliseconds limit);
   bool reap(bool block);
 
   pid_t pid_ = -1;
@@ -113,7 +121,7 @@ std::vector<pid_t> session_members(pid_t session);
 
 /// Asks until `done` or throws, naming `what`, when `limit` passes.
 template <typename Condition>
-void wait_until(std::string_view what, Condition done, milliseconds limit = 10s);
+void wait_until(std::string_view what, Condition done, milliseconds limit = patience);
 void wait_step(std::string_view what, std::chrono::steady_clock::time_point end);
 
 /// jemalloc's counters, from a workload or from jemtrace.
@@ -196,10 +204,13 @@ struct Trace {
 };
 /// `jemtrace -f json -o FILE OPTIONS -- COMMAND`.
 Trace run_traced(const Strings& command, const Process::Options& options = {},
-                 const Strings& jemtrace_options = {}, milliseconds limit = 60s);
+                 const Strings& jemtrace_options = {}, milliseconds limit = 2 * patience);
 /// `jemtrace ARGUMENTS`.
 Outcome run_jemtrace(const Strings& arguments, const Process::Options& options = {},
-                     milliseconds limit = 30s);
+                     milliseconds limit = patience);
+
+/// Until `jemtrace list` finds one in the process, which may not have loaded it yet.
+void wait_for_jemalloc(pid_t pid);
 
 /// jemtrace beside running processes: `jemtrace -v -f json -o FILE ARGUMENTS`.
 class Tracer {
@@ -210,9 +221,12 @@ class Tracer {
 
   /// Returns once all links are attached and the process is a target: what it does from now on counts.
   void wait_for(pid_t pid);
+  /// Until so many of the lines that it has printed are as `wanted`.
+  void wait_for_lines(const std::string& what, const std::function<bool(const Json&)>& wanted,
+                      size_t count = 1);
   /// SIGINT, then its end and all it printed.
   Trace stop();
-  Trace wait(milliseconds limit = 30s);
+  Trace wait(milliseconds limit = patience);
   Process& process() { return process_; }
 
  private:

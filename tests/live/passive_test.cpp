@@ -3,7 +3,6 @@
 #include <sys/utsname.h>
 
 #include <cstdio>
-#include <thread>
 
 #include "live.hpp"
 
@@ -60,8 +59,8 @@ TEST_P(Asks, and_its_answers_agree_with_its_structures) {
 }
 
 TEST_P(Asks, and_malloc_conf_in_the_program_is_a_source) {
-  const Process process({workload(GetParam())});
-  std::this_thread::sleep_for(300ms);
+  const Process process({workload(GetParam()), "times=6000"});
+  wait_for_jemalloc(process.pid());
   const Outcome outcome = run_jemtrace({"list", "-f", "json", "-p", std::to_string(process.pid())});
   ASSERT_EQ(outcome.status, 0) << outcome.err;
   EXPECT_NE(outcome.out.find("malloc_conf in the program"), std::string::npos) << outcome.out;

@@ -1,6 +1,6 @@
 // Which purged pages are touched again. Oracle: the workload `refault`, which purges what it knows and
 // touches known shares of it; its own minor faults say that each touch was one.
-#include <thread>
+#include <sys/syscall.h>
 
 #include "live.hpp"
 
@@ -82,15 +82,18 @@ LIVE_TEST(Refaults, huge_pages_lie_within_the_bound) {
 
 // Pages purged a moment ago have had no 10 s to come back in: they are not called lost for that time.
 LIVE_TEST(Refaults, pages_purged_a_moment_ago_are_waiting) {
-  Process target(
-      {workload("static_refault"), "thp=off", "now=30", "later=0", "wait_ms=20000", "start_ms=1000"},
-      {.environment = by_hand});
+  Process target({workload("static_refault"), "thp=off", "now=30", "later=0", "wait_ms=60000", "start=line"},
+                 {.environment = by_hand, .with_stdin = true});
+  target.wait_for_syscall(SYS_read);
   Tracer tracer({"-p", std::to_string(target.pid())});
   tracer.wait_for(target.pid());
-  std::this_thread::sleep_for(2500ms);
+  target.send("start");
+  target.wait_for_syscall(SYS_clock_nanosleep);  // purged, and touched what it touches at once
   const Trace trace = tracer.stop();
   const Json refaults = trace.output().summary_of(target.pid())["refaults"];
   ASSERT_GT(refaults["followed_pages"], 0u) << "it purged outside the window";
+  EXPECT_GT(refaults["within_10s"]["touched_pages"], 0u) << refaults;
+  EXPECT_GT(refaults["within_10s"]["waiting_pages"], 0u) << refaults;
   EXPECT_EQ(refaults["within_10s"]["waiting_pages"].get<uint64_t>() +
                 refaults["within_10s"]["touched_pages"].get<uint64_t>(),
             refaults["followed_pages"].get<uint64_t>())

@@ -13,15 +13,6 @@ const char* malloc_conf = "dirty_decay_ms:4321,narenas:2";
 
 namespace {
 
-uint64_t by_name(const char* name) {
-  size_t value = 0;
-  size_t length = sizeof value;
-  if (mallctl(name, &value, &length, nullptr, 0) != 0) {
-    workload::die(name);
-  }
-  return value;
-}
-
 /// As clients in Rust ask: the slot on the stack is another call's the next time.
 uint64_t by_number(const char* name) {
   size_t mib[2];
@@ -47,7 +38,7 @@ int main(int argc, char** argv) {
     uint64_t epoch = 1;
     mallctl("epoch", nullptr, nullptr, &epoch, sizeof epoch);
     allocated = by_number("stats.allocated");
-    active = by_name("stats.active");
+    active = workload::get<size_t>(mallctl, "stats.active");
     workload::sleep_ms(100);
   }
   workload::Report().add("allocated", allocated).add("active", active).write();

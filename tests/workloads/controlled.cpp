@@ -80,16 +80,6 @@ void wait_inside() {
       &waited, "gmdablxeh");
 }
 
-template <typename T>
-uint64_t value_of(const char* name) {
-  T value = 0;
-  size_t size = sizeof value;
-  if (mallctl(name, &value, &size, nullptr, 0) != 0) {
-    workload::die(name);
-  }
-  return static_cast<uint64_t>(value);
-}
-
 void add_values(workload::Report& report) {
   uint64_t epoch = 1;
   size_t size = sizeof epoch;
@@ -97,15 +87,15 @@ void add_values(workload::Report& report) {
   for (const char* name :
        {"stats.allocated", "stats.active", "stats.metadata", "stats.resident", "stats.mapped",
         "stats.retained", "arena.0.dirty_decay_ms", "arena.0.muzzy_decay_ms", "epoch"}) {
-    report.add(name, value_of<uint64_t>(name));
+    report.add(name, workload::get<uint64_t>(mallctl, name));
   }
   for (const char* name : {"pactive", "pdirty", "pmuzzy", "retained", "base", "internal", "tcache_bytes",
                            "small.allocated", "large.allocated", "dirty_npurge", "dirty_nmadvise",
                            "dirty_purged", "bins.2.curregs", "lextents.0.curlextents"}) {
     const std::string full = std::string("stats.arenas.0.") + name;
-    report.add(full, value_of<uint64_t>(full.c_str()));
+    report.add(full, workload::get<uint64_t>(mallctl, full.c_str()));
   }
-  report.add("background_thread", value_of<bool>("background_thread"));
+  report.add("background_thread", workload::get<bool>(mallctl, "background_thread"));
 }
 
 }  // namespace

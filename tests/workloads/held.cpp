@@ -43,15 +43,6 @@ namespace {
 
 constexpr size_t block_size = 1 << 20, huge = 2 << 20;
 
-uint64_t read_size(const char* name) {
-  size_t value = 0;
-  size_t length = sizeof value;
-  if (mallctl(name, &value, &length, nullptr, 0) != 0) {
-    workload::die(name);
-  }
-  return value;
-}
-
 /// Blocks of 1 MiB, every `keep`th of which stays: what is freed cannot coalesce into one extent.
 class Blocks {
  public:
@@ -296,13 +287,13 @@ int main(int argc, char** argv) {
   uint64_t epoch = 1;
   mallctl("epoch", nullptr, nullptr, &epoch, sizeof epoch);
   workload::Report()
-      .add("allocated", read_size("stats.allocated"))
-      .add("active", read_size("stats.active"))
-      .add("metadata", read_size("stats.metadata"))
-      .add("resident", read_size("stats.resident"))
-      .add("retained", read_size("stats.retained"))
-      .add("pdirty", read_size("stats.arenas.4096.pdirty"))
-      .add("pmuzzy", read_size("stats.arenas.4096.pmuzzy"))
+      .add("allocated", workload::get<size_t>(mallctl, "stats.allocated"))
+      .add("active", workload::get<size_t>(mallctl, "stats.active"))
+      .add("metadata", workload::get<size_t>(mallctl, "stats.metadata"))
+      .add("resident", workload::get<size_t>(mallctl, "stats.resident"))
+      .add("retained", workload::get<size_t>(mallctl, "stats.retained"))
+      .add("pdirty", workload::get<size_t>(mallctl, "stats.arenas.4096.pdirty"))
+      .add("pmuzzy", workload::get<size_t>(mallctl, "stats.arenas.4096.pmuzzy"))
       .add("collapsed", collapsed)
       .add("filled_pages", filled_pages)
       .add("done", "held")

@@ -9,7 +9,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <optional>
 
 #include "workload.hpp"
 
@@ -17,28 +16,11 @@ namespace {
 
 constexpr size_t blocks = 48;
 
-/// nullopt: this version, or this build, does not know it.
-template <typename T>
-std::optional<T> ask(const char* name) {
-  T value{};
-  size_t size = sizeof value;
-  return mallctl(name, &value, &size, nullptr, 0) == 0 ? std::optional(value) : std::nullopt;
-}
-
-template <typename T>
-T get(const char* name) {
-  const auto value = ask<T>(name);
-  if (!value) {
-    workload::die(name);
-  }
-  return *value;
-}
-
 template <typename T>
 T of_arena(const char* form, unsigned arena) {
   char name[96];
   std::snprintf(name, sizeof name, form, arena);
-  return get<T>(name);
+  return workload::get<T>(mallctl, name);
 }
 
 void act(const char* form, unsigned arena) {
@@ -137,7 +119,7 @@ template <typename T>
 void say_if(const char* key, const char* form, unsigned arena) {
   char name[96];
   std::snprintf(name, sizeof name, form, arena);
-  if (const auto value = ask<T>(name)) {
+  if (const auto value = workload::ask<T>(mallctl, name)) {
     say("\"%s\":%zu,", key, static_cast<size_t>(*value));
   }
 }
@@ -146,7 +128,7 @@ template <typename T>
 void say_option(const char* option, const char* form) {
   char name[96];
   std::snprintf(name, sizeof name, "opt.%s", option);
-  if (const auto value = ask<T>(name)) {
+  if (const auto value = workload::ask<T>(mallctl, name)) {
     say(",\"%s\":", option);
     say(form, *value);
   }
@@ -155,7 +137,7 @@ void say_option(const char* option, const char* form) {
 void say_flag(const char* option) {
   char name[96];
   std::snprintf(name, sizeof name, "opt.%s", option);
-  if (const auto value = ask<bool>(name)) {
+  if (const auto value = workload::ask<bool>(mallctl, name)) {
     say(",\"%s\":\"%s\"", option, *value ? "true" : "false");
   }
 }
@@ -189,7 +171,7 @@ void say_arena(unsigned arena) {
 }
 
 void say_options() {
-  say("\"options\":{\"dirty_decay_ms\":\"%zd\"", get<ssize_t>("opt.dirty_decay_ms"));
+  say("\"options\":{\"dirty_decay_ms\":\"%zd\"", workload::get<ssize_t>(mallctl, "opt.dirty_decay_ms"));
   say_option<ssize_t>("muzzy_decay_ms", "\"%zd\"");
   say_option<unsigned>("narenas", "\"%u\"");
   for (const char* size : {"oversize_threshold", "lg_extent_max_active_fit", "tcache_max"}) {
@@ -212,14 +194,15 @@ void say_classes() {
   const char* comma = "";
   for (const char* kind : {"bin", "lextent"}) {
     const bool small = kind[0] == 'b';
-    for (unsigned i = 0; i < get<unsigned>(small ? "arenas.nbins" : "arenas.nlextents"); ++i) {
+    for (unsigned i = 0; i < workload::get<unsigned>(mallctl, small ? "arenas.nbins" : "arenas.nlextents");
+         ++i) {
       char name[96];
       std::snprintf(name, sizeof name, "stats.arenas.4096.%ss.%u.%s", kind, i,
                     small ? "curregs" : "curlextents");
-      const auto blocks = ask<size_t>(name);
+      const auto blocks = workload::ask<size_t>(mallctl, name);
       std::snprintf(name, sizeof name, "arenas.%s.%u.size", kind, i);
       if (blocks.value_or(0) > 0) {
-        say("%s\"%zu\":%zu", comma, get<size_t>(name), *blocks);
+        say("%s\"%zu\":%zu", comma, workload::get<size_t>(mallctl, name), *blocks);
         comma = ",";
       }
     }
@@ -231,7 +214,7 @@ void say_classes() {
 
 int main() {
   for (const size_t scale : {1, 2, 3}) {
-    fill(get<unsigned>("arenas.create"), scale);
+    fill(workload::get<unsigned>(mallctl, "arenas.create"), scale);
   }
   fill_thread_cache();
   // The first look makes jemalloc allocate.
@@ -242,7 +225,7 @@ int main() {
   }
   say("{\"arenas\":[");
   const char* comma = "";
-  for (unsigned arena = 0; arena < get<unsigned>("arenas.narenas"); ++arena) {
+  for (unsigned arena = 0; arena < workload::get<unsigned>(mallctl, "arenas.narenas"); ++arena) {
     if (of_arena<bool>("arena.%u.initialized", arena)) {
       say("%s", comma);
       say_arena(arena);

@@ -1,8 +1,8 @@
 // Purges a known number of pages by arena.<i>.purge, then touches known shares of them: `now` of 100 pages at
 // once, `later` of 100 after `wait_ms`. jemalloc keeps the ranges as retained memory, so a 0 written to them
-// changes nothing. by=read touches by read(2), which faults in the kernel. thp=off forbids huge pages for
-// this process (prctl). Reports: purged_pages, touched_now, touched_later, faults_now, faults_later
-// (ru_minflt), resident_pages (by mincore, at the end).
+// changes nothing. start=line waits for a line on stdin first. by=read touches by read(2), which faults in
+// the kernel. thp=off forbids huge pages for this process (prctl). Reports: purged_pages, touched_now,
+// touched_later, faults_now, faults_later (ru_minflt), resident_pages (by mincore, at the end).
 #include <fcntl.h>
 #include <jemalloc/jemalloc.h>
 #include <string.h>
@@ -69,8 +69,7 @@ int main(int argc, char** argv) {
                              {"now", "10"},
                              {"later", "20"},
                              {"wait_ms", "1500"},
-                             {"start_ms", "0"},
-                             {"end_ms", "0"},
+                             {"start", "now"},
                              {"by", "write"},
                              {"thp", "as_is"}});
   if (args.text("thp") == std::string_view("off") && prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0) != 0) {
@@ -94,7 +93,11 @@ int main(int argc, char** argv) {
   for (void* block : blocks) {
     dallocx(block, flags);
   }
-  workload::sleep_ms(args.number("start_ms"));
+  if (args.text("start") == std::string_view("line")) {
+    char byte = 0;
+    while (read(STDIN_FILENO, &byte, 1) == 1 && byte != '\n') {
+    }
+  }
   const uint64_t purged_before = workload::read_counters(mallctl).dirty_purged;
   workload::purge(mallctl, arena);
   const uint64_t purged = workload::read_counters(mallctl).dirty_purged - purged_before;
@@ -110,6 +113,5 @@ int main(int argc, char** argv) {
       .add("faults_now", first.faults)
       .add("faults_later", second.faults)
       .add("resident_pages", resident(pages));
-  workload::sleep_ms(args.number("end_ms"));
   workload::finish(mallctl, report);
 }

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <initializer_list>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -19,6 +20,24 @@ using Mallctl = int(const char* name, void* old_value, size_t* old_length, void*
 /// Says what failed, with errno, on stderr and ends the process with status 99: an oracle must not be
 /// silently wrong.
 [[noreturn]] void die(const char* what);
+
+/// One of jemalloc's values; nullopt: this version, or this build, does not know it.
+template <typename T>
+std::optional<T> ask(Mallctl* mallctl, const char* name) {
+  T value{};
+  size_t size = sizeof value;
+  return mallctl(name, &value, &size, nullptr, 0) == 0 ? std::optional(value) : std::nullopt;
+}
+
+/// One that each jemalloc knows.
+template <typename T>
+T get(Mallctl* mallctl, const char* name) {
+  const std::optional<T> value = ask<T>(mallctl, name);
+  if (!value) {
+    die(name);
+  }
+  return *value;
+}
 
 /// `key=value` arguments over defaults. An unknown key or a bad number ends the process with status 2 and the
 /// defaults.

@@ -2,6 +2,7 @@
 #include <vector>
 
 #include "render/schema_parts.hpp"
+#include "render/schemas.hpp"
 
 /// The schema of what advise and sweep print, beside advice_json.cpp.
 namespace jemtrace::render {

@@ -50,10 +50,6 @@ void merged_lines(const ledger::Fleet& fleet, const std::function<void(const Jso
 Json series_line(const advise::Input& input);
 Json advice_line(const advise::Advice& advice);
 Json trial_line(const advise::Trial& trial, const advise::SweepReport& report);
-/// Their schemas.
-Json series_schema();
-Json advice_schema();
-Json trial_schema();
 
 /// The settings that are always named, null when unknown; others follow when known.
 inline constexpr const char* named_settings[] = {

@@ -67,4 +67,8 @@ Json choice(std::initializer_list<const char*> values) {
   return {{"enum", list}};
 }
 
+Json syscall_name() {
+  return names_of<jt_syscall>(0, JT_SYSCALLS);
+}
+
 }  // namespace jemtrace::render

@@ -29,5 +29,26 @@ Json described(Json schema, const char* text);
 Json object(const std::vector<Property>& properties);
 /// One of these words.
 Json choice(std::initializer_list<const char*> values);
+Json syscall_name();
+
+/// One of the names of an enum's values from `first` to before `count`.
+template <typename Enum>
+Json names_of(unsigned first, unsigned count) {
+  Json list = Json::array();
+  for (unsigned i = first; i < count; ++i) {
+    list.push_back(ledger::name(static_cast<Enum>(i)));
+  }
+  return {{"enum", list}};
+}
+
+/// An object with a `value` for each of the enum's first `count` values.
+template <typename Enum>
+Json object_by(unsigned count, const Json& value) {
+  std::vector<Property> properties;
+  for (unsigned i = 0; i < count; ++i) {
+    properties.emplace_back(ledger::name(static_cast<Enum>(i)), value);
+  }
+  return object(properties);
+}
 
 }  // namespace jemtrace::render

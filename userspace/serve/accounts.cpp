@@ -353,7 +353,8 @@ void Accounts::expose_own(Families& out, const Own& own) {
   const auto count = [](uint64_t n) { return static_cast<double>(n); };
   if (own.bpf_run_ns) {
     out.add("jemtrace_bpf_run_seconds", Type::counter, "seconds",
-            "Time spent in the kernel by jemtrace's programs on system calls and probes; an estimate.",
+            "Time spent in the kernel by jemtrace's programs on memory calls, without those on probes and "
+            "page faults; an estimate.",
             rising("bpf_run", seconds(*own.bpf_run_ns)));
   }
   out.add("jemtrace_sampling_seconds", Type::counter, "seconds",
