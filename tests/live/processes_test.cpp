@@ -164,11 +164,11 @@ LIVE_TEST(Processes, of_a_file_with_other_contents_than_before_are_traced) {
   const auto run_as = [&](const std::string& program, const char* arguments) {
     return "cat " + program + " > " + file.path() + "; " + file.path() + " " + arguments + "; ";
   };
-  const Trace run = run_traced({"/bin/sh", "-c",
-                                "chmod 755 " + file.path() + "; " + run_as("/bin/true", "") +
-                                    run_as(workload("static_batch"), "rounds=15") +
-                                    run_as(workload("static_steady"), "")},
-                               {.environment = {{"MALLOC_CONF", both_decay}}});
+  const Trace run =
+      run_traced({"/bin/sh", "-c",
+                  "chmod 755 " + file.path() + "; " + run_as("/bin/true", "") +
+                      run_as(workload("static_batch"), "rounds=15") + run_as(workload("static_steady"), "")},
+                 {.environment = {{"MALLOC_CONF", both_decay}}});
   EXPECT_EQ(run.outcome.status, 0) << run.outcome.err;
   const std::vector<Block> blocks = parse_blocks(run.outcome.out);
   ASSERT_EQ(blocks.size(), 2u);
