@@ -179,6 +179,25 @@ LIVE_TEST(Processes, of_a_file_with_other_contents_than_before_are_traced) {
   }
 }
 
+// As on a host where programs are built all day: each is another image, and there is room for 32.
+LIVE_TEST(Processes, of_more_programs_than_there_is_room_for_are_traced_one_after_another) {
+  const TemporaryFile file;
+  const std::string script = "for i in $(seq 36); do cat " + workload("stripped_batch") + " > " +
+                             file.path() + ".$i; echo $i >> " + file.path() + ".$i; chmod 755 " +
+                             file.path() + ".$i; " + file.path() +
+                             ".$i rounds=2 sleep_ms=0 purge=1 count=50; rm " + file.path() + ".$i; done";
+  const Trace run = run_traced({"/bin/sh", "-c", script}, {.environment = {{"MALLOC_CONF", both_decay}}});
+  EXPECT_EQ(run.outcome.status, 0) << run.outcome.err;
+  const std::vector<Block> blocks = parse_blocks(run.outcome.out);
+  ASSERT_EQ(blocks.size(), 36u);
+  const Output output = run.output();
+  for (const Block& block : blocks) {
+    const Json summary = output.summary_of(block.pid());
+    EXPECT_EQ(counters_of(summary), block.counters());
+    expect_no_losses(summary);
+  }
+}
+
 // A library that arrives in the middle of a process's life.
 LIVE_TEST(Processes, that_load_jemalloc_later_are_traced_from_then_on) {
   const Trace run = run_traced({workload("dlopen")},

@@ -50,6 +50,29 @@ void BpfObject::forget_file(const jt_file& file) {
   remove(bpf_map__fd(impl_->skeleton->maps.files), &file);
 }
 
+uint32_t BpfObject::max_images() const {
+  return bpf_map__max_entries(impl_->skeleton->maps.images);
+}
+
+std::vector<bool> BpfObject::mapped_images() const {
+  std::vector<bool> mapped(max_images());
+  each_element<uint32_t, jt_target>(
+      bpf_map__fd(impl_->skeleton->maps.targets), [&](uint32_t, const jt_target& target) {
+        for (uint32_t i = 0; i < target.n_images && i < JT_MAX_TARGET_IMAGES; ++i) {
+          if (target.images[i].image < mapped.size()) {
+            mapped[target.images[i].image] = true;
+          }
+        }
+      });
+  return mapped;
+}
+
+void BpfObject::forget_image(uint32_t index) {
+  const jt_image_checks none{};
+  remove(bpf_map__fd(impl_->skeleton->maps.sites), &index);
+  update(bpf_map__fd(impl_->skeleton->maps.checks), &index, &none, BPF_ANY);
+}
+
 Status BpfObject::set_image(uint32_t index, const jt_image& image,
                             const std::vector<std::pair<uint64_t, jt_site>>& sites) {
   if (!sites.empty()) {

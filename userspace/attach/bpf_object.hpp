@@ -29,6 +29,7 @@ struct LoadOptions {
   Events events = Events::none;
   uint64_t slow_ns = ~uint64_t{0};
   uint32_t max_targets = 16384;
+  uint32_t max_images = JT_MAX_IMAGES;  // at most
   uint32_t event_ring_bytes = 1 << 20;  // power of two
   bool mallctl = false;                 // what programs ask their jemalloc is seen
   bool context = false;                 // attach_context() is to work
@@ -97,6 +98,11 @@ class BpfObject {
   // user space -> kernel
   void forget_file(const jt_file& file);
   Status set_file(const jt_file& file, const jt_file_info& info);
+  /// How many there is room for.
+  [[nodiscard]] uint32_t max_images() const;
+  /// By index: some target has it.
+  [[nodiscard]] std::vector<bool> mapped_images() const;
+  void forget_image(uint32_t index);
   Status set_image(uint32_t index, const jt_image& image,
                    const std::vector<std::pair<uint64_t, jt_site>>& sites);
   /// False: the kernel side was first, its entry stands.

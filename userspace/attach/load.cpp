@@ -122,6 +122,9 @@ Result<Skeleton> try_load(const LoadOptions& options, const Features& features) 
   bpf_map__set_autocreate(features.task_storage ? maps.threads_by_tid : maps.threads, false);
   bpf_map__set_max_entries(maps.targets, options.max_targets);
   bpf_map__set_max_entries(maps.counters, options.max_targets);
+  for (bpf_map* by_image : {maps.images, maps.checks, maps.sites}) {
+    bpf_map__set_max_entries(by_image, options.max_images);
+  }
   bpf_map__set_max_entries(maps.hists, std::min(8192U, options.max_targets * 8));
   bpf_map__set_max_entries(maps.chunk_sets, chunks / JT_CHUNK_WAYS);
   bpf_map__set_max_entries(maps.chunk_pages, chunks);

@@ -19,7 +19,7 @@ constexpr uint64_t slow_ns = 100'000;
 
 bool is_distrusted(const Target& target) {
   return std::any_of(target.images.begin(), target.images.end(),
-                     [](const collect::TracedImage* image) { return !image->distrust.empty(); });
+                     [](const collect::ImagePtr& image) { return !image->distrust.empty(); });
 }
 
 uint64_t sampling_ns_of(const Target& target) {

@@ -138,8 +138,8 @@ const TracedImage* Images::find(const jt_file& name) const {
   return it == by_name_.end() ? nullptr : it->second;
 }
 
-const TracedImage* Images::by_index(uint32_t index) const {
-  return index < images_.size() ? images_[index].get() : nullptr;
+ImagePtr Images::by_index(uint32_t index) const {
+  return index < images_.size() ? images_[index] : nullptr;
 }
 
 Status Images::announce(const jt_file& name, const TracedImage* image, uint64_t file_size) {
@@ -379,13 +379,44 @@ Status Images::trace(TracedImage& traced, Fd file) {
   return {};
 }
 
-Result<TracedImage*> Images::add(Fd file, const std::string& path, locate::Located located) {
-  if (images_.size() >= JT_MAX_IMAGES) {
-    return fail(Errc::too_large,
-                fmt::format("{} is not traced: there are {} other images of jemalloc", path, JT_MAX_IMAGES));
+/// Programs are built and deployed anew: over months there are more images than places for them.
+std::optional<uint32_t> Images::free_place() {
+  if (bpf_ == nullptr || images_.size() < bpf_->max_images()) {
+    return static_cast<uint32_t>(images_.size());
   }
-  auto traced = std::make_unique<TracedImage>();
-  traced->index = static_cast<uint32_t>(images_.size());
+  const std::vector<bool> mapped = bpf_->mapped_images();
+  for (size_t i = 0; i < images_.size(); ++i) {
+    const auto& image = images_[retired_++ % images_.size()];
+    if (retire(image, mapped)) {
+      return image->index;
+    }
+  }
+  return std::nullopt;
+}
+
+bool Images::retire(const std::shared_ptr<TracedImage>& image, const std::vector<bool>& mapped) {
+  if (image.use_count() > 1 || mapped[image->index]) {
+    return false;
+  }
+  forget_names_of(*image);
+  if (bpf_->mapped_images()[image->index]) {
+    return false;  // a moment before nobody could any more
+  }
+  image->probes.reset();
+  image->mallctl_probes.reset();
+  image->file.reset();
+  bpf_->forget_image(image->index);
+  return true;
+}
+
+Result<TracedImage*> Images::add(Fd file, const std::string& path, locate::Located located) {
+  const auto place = free_place();
+  if (!place) {
+    return fail(Errc::too_large, fmt::format("{} is not traced: there are {} other images of jemalloc in use",
+                                             path, images_.size()));
+  }
+  auto traced = std::make_shared<TracedImage>();
+  traced->index = *place;
   traced->path = path;
   traced->image = std::move(*located.image);
   traced->cached = located.cached;
@@ -393,8 +424,9 @@ Result<TracedImage*> Images::add(Fd file, const std::string& path, locate::Locat
   if (bpf_ != nullptr) {
     TRY(trace(*traced, std::move(file)));
   }
-  images_.push_back(std::move(traced));
-  return images_.back().get();
+  images_.resize(std::max<size_t>(images_.size(), *place + 1));
+  images_[*place] = std::move(traced);
+  return images_[*place].get();
 }
 
 void Images::detach_probes() {

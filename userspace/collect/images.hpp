@@ -35,6 +35,8 @@ struct TracedImage {
   std::string distrust;     // why probes were taken off again
 };
 
+using ImagePtr = std::shared_ptr<const TracedImage>;
+
 /// What speaks against the probes of an image; empty: nothing does. A wrong site is one that hits with
 /// arguments that make no sense, that says what the purges contradict, or that is never passed on the way to
 /// them. Some of each is normal: a sweep was running when tracing began, or a run of a program was skipped.
@@ -70,8 +72,9 @@ class Images {
 
   /// True when this name was answered before.
   [[nodiscard]] bool knows(const jt_file& kernel_name) const;
-  [[nodiscard]] const TracedImage* by_index(uint32_t index) const;
-  [[nodiscard]] const std::vector<std::unique_ptr<TracedImage>>& all() const { return images_; }
+  /// Who keeps it keeps its place in the tables: that of one which nobody has is given to the next when they
+  /// are full.
+  [[nodiscard]] ImagePtr by_index(uint32_t index) const;
   /// The image that a file name of the kernel stands for; nullptr when none.
   [[nodiscard]] const TracedImage* find(const jt_file& kernel_name) const;
   /// Files that seem to hold a jemalloc and could not be looked at: one sentence each, fit to print.
@@ -89,6 +92,8 @@ class Images {
   using KernelName = std::pair<uint32_t, uint64_t>;
 
   Result<TracedImage*> add(Fd file, const std::string& path, locate::Located located);
+  std::optional<uint32_t> free_place();
+  bool retire(const std::shared_ptr<TracedImage>& image, const std::vector<bool>& mapped);
   Status trace(TracedImage& traced, Fd file);
   void probe(TracedImage& traced, int file, const std::vector<std::pair<uint64_t, jt_site>>& sites);
   void take_off(TracedImage& traced, const std::string& why);
@@ -106,7 +111,8 @@ class Images {
   bool rebuild_, passive_;
   std::vector<std::string> refused_;
   bool follows_process_madvise_ = false;
-  std::vector<std::unique_ptr<TracedImage>> images_;
+  std::vector<std::shared_ptr<TracedImage>> images_;
+  size_t retired_ = 0;  // where to go on looking for one that nobody has
   std::map<FileIdentity, TracedImage*> by_file_;
   std::map<KernelName, const TracedImage*> by_name_;
 };

@@ -112,7 +112,7 @@ Result<PlacedImages> inspect_placed(const ProcRoot& proc, pid_t pid) {
   ASSIGN_OR_RETURN(const auto mapped, images.mapped_by(proc, pid));
   PlacedImages placed{.process = std::move(target.process), .images = {}};
   for (const jt_target_image& mapping : mapped) {
-    const TracedImage* const found = images.by_index(mapping.image);
+    const ImagePtr found = images.by_index(mapping.image);
     placed.images.push_back({.named = {found->path, found->image, found->cached},
                              .bias = read::load_bias(found->image, mapping.start, mapping.file_offset)});
   }

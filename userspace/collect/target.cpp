@@ -96,7 +96,7 @@ ReadJemalloc reader_of(pid_t pid, const Images& images, std::span<const jt_targe
                        bool with_backlog) {
   std::vector<MappedImage> readable;
   for (const jt_target_image& image : mapped) {
-    const TracedImage* traced = images.by_index(image.image);
+    const ImagePtr traced = images.by_index(image.image);
     if (traced != nullptr && traced->image.structures) {
       readable.push_back(
           {&*traced->image.structures, read::load_bias(traced->image, image.start, image.file_offset)});
@@ -130,7 +130,7 @@ ReadJemalloc reader_of(pid_t pid, const Images& images, std::span<const jt_targe
 
 read::ProgramConf program_conf(pid_t pid, const Images& images, std::span<const jt_target_image> mapped) {
   read::ProgramConf conf;
-  const TracedImage* traced = mapped.empty() ? nullptr : images.by_index(mapped.front().image);
+  const ImagePtr traced = mapped.empty() ? nullptr : images.by_index(mapped.front().image);
   if (traced == nullptr) {
     return conf;
   }
@@ -202,7 +202,7 @@ ledger::TargetInfo describe(const ProcRoot& proc, const Target& target) {
   if (auto container = discover::container_of(info.cgroup)) {
     info.container = {std::move(container->runtime), std::move(container->id), std::move(container->pod_uid)};
   }
-  for (const TracedImage* image : target.images) {
+  for (const ImagePtr& image : target.images) {
     info.images.push_back(describe(*image));
   }
   if (!target.images.empty()) {

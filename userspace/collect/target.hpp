@@ -20,7 +20,7 @@ namespace jemtrace::collect {
 struct Target {
   jt_target_id id{};
   discover::Process process;
-  std::vector<const TracedImage*> images;
+  std::vector<ImagePtr> images;
   ledger::TargetInfo info;
   bool from_its_start = false;          // traced since exec or fork: nothing came before
   bool ended = false;                   // exited, or replaced by exec: `final_totals` holds what it did

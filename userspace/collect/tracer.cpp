@@ -54,6 +54,7 @@ attach::LoadOptions load_options(const TracerOptions& options) {
   }
   load.chunks =
       options.refaults ? 4096 : 0;  // 8 MiB of kernel memory, for what 8 GiB purged in the last minute
+  load.max_images = options.launch ? 32 : JT_MAX_IMAGES;
   if (!load.register_all) {
     load.max_targets = options.launch ? 1024 : 256;  // maps are preallocated: kernel memory for what can come
   }
@@ -229,8 +230,8 @@ void Tracer::adopt(const jt_target& kernel, bool from_its_start, const jt_event_
   }
   const size_t known = target->images.size();
   for (uint32_t i = static_cast<uint32_t>(known); i < kernel.n_images && i < JT_MAX_TARGET_IMAGES; ++i) {
-    if (const TracedImage* image = images_.by_index(kernel.images[i].image)) {
-      target->images.push_back(image);
+    if (ImagePtr image = images_.by_index(kernel.images[i].image)) {
+      target->images.push_back(std::move(image));
     }
   }
   if (target->images.size() == known) {
@@ -342,7 +343,7 @@ void Tracer::on_fork(const jt_lifecycle_event& event) {
   for (const auto& [born, parent] : targets_) {
     if (parent->id.tgid == event.parent && !parent->images.empty()) {
       jt_target past{.id = event.h.id, .n_images = 0, .flags = 0, .images = {}};
-      for (const TracedImage* image : parent->images) {
+      for (const ImagePtr& image : parent->images) {
         past.images[past.n_images++].image = image->index;
       }
       adopt(past, true, &event.h);

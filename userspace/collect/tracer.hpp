@@ -96,7 +96,6 @@ class Tracer {
   [[nodiscard]] const std::vector<std::string>& notes() const { return notes_; }
   /// Files that seem to hold a jemalloc and could not be looked at: one sentence each, fit to print.
   [[nodiscard]] const std::vector<std::string>& refused() const { return images_.refused(); }
-  [[nodiscard]] const TracedImage* image_by_index(uint32_t index) const { return images_.by_index(index); }
 
  private:
   Tracer(TracerOptions options, Listener listener, ProcRoot proc, std::unique_ptr<attach::BpfObject> bpf);

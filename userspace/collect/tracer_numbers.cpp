@@ -173,7 +173,7 @@ void Tracer::finish(Target& target) {
       continue;
     }
     ledger::CallSiteTotals totals;
-    if (const TracedImage* image = images_.by_index(key.image)) {
+    if (const ImagePtr image = images_.by_index(key.image)) {
       totals.image = image->path.substr(image->path.rfind('/') + 1);
     }
     for (const uint64_t frame : key.frames) {
@@ -249,7 +249,7 @@ ledger::Summary Tracer::summary(const Target& target) const {
   summary.losses = losses();
   summary.exact = !target.images.empty() &&
                   std::all_of(target.images.begin(), target.images.end(),
-                              [](const TracedImage* image) { return !image->probed.empty(); }) &&
+                              [](const ImagePtr& image) { return !image->probed.empty(); }) &&
                   std::all_of(summary.losses.begin(), summary.losses.end(),
                               [](const auto& count) { return count == uint64_t{0}; }) &&
                   counters.decay[JT_STATE_UNKNOWN].nmadvise == 0 &&
