@@ -226,8 +226,9 @@ class Maker {
     const uint64_t rest = minus(mapped.owned, known);
     // Estimates lie anywhere; known ranges lie in owned mappings, which were read a moment later.
     const uint64_t beyond = minus(known, mapped.owned);
-    const uint64_t anonymous = minus(mapped.anonymous, std::min(beyond, estimated_));
-    out_.bound_bytes += minus(beyond, estimated_);
+    const uint64_t outside = std::min({beyond, estimated_, mapped.anonymous});
+    const uint64_t anonymous = mapped.anonymous - outside;
+    out_.bound_bytes += beyond - outside;
     const uint64_t most = out_.active.bytes.value_or(rest + anonymous);
     const uint64_t active = std::min(rest, most);
     const uint64_t elsewhere = std::min(most - active, anonymous);

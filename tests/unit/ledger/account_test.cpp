@@ -164,6 +164,19 @@ TEST(Account, without_ranges_it_is_an_estimate_and_says_so) {
   EXPECT_EQ(account.notes.size(), 4u);
 }
 
+// What jemalloc has of metadata need not be resident.
+TEST(Account, an_estimate_that_is_more_than_there_is_widens_the_bound) {
+  Observation seen = typical();
+  ArenaReading& arena = seen.before->arenas[0];
+  arena.dirty.ranges = arena.muzzy.ranges = arena.retained.ranges = arena.metadata = std::nullopt;
+  arena.base_bytes = 2000 * mib;
+  seen.after = seen.before;
+  seen.residency = {ArenaResidency{}};
+  const Account account = make_account(seen);
+  EXPECT_EQ(account.unexplained_bytes, -static_cast<int64_t>((2000 + 100 + 140 - 1180) * mib));
+  EXPECT_EQ(account.bound_bytes, (2000 + 100 + 140 - 1180) * mib);
+}
+
 TEST(Account, without_a_reading_only_the_kernels_side_is_known) {
   Observation seen = typical();
   seen.before = seen.after = std::nullopt;
