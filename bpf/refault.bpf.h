@@ -27,6 +27,7 @@
 #define MAX_CHUNKS_PER_CALL 256
 #define STAMPS_AT_ONCE 16
 #define GATE_SLOTS 65536
+#define MAX_USER_ADDRESS ((1ULL << 57) - 1)
 
 const volatile __u32 last_chunk_set = 0; /* their number, a power of two, less one */
 volatile __u32 follow_purges = 0;	 /* user space sets it once page faults arrive */
@@ -52,7 +53,7 @@ struct {
 
 static __always_inline __u64 chunk_key(__u64 chunk, __u32 tgid)
 {
-	return chunk << JT_TGID_BITS | tgid; /* user addresses have at most 57 bits */
+	return chunk << JT_TGID_BITS | tgid;
 }
 
 static __always_inline __u64 hash_of(__u64 key)
@@ -249,7 +250,7 @@ __noinline int mark_range(__u64 addr, __u64 len, __u32 stamp, __u64 born_ns, __u
 static __always_inline __u32 mark_vector(const struct call *call, __u32 stamp)
 {
 	const struct jt_target_id *id = &call->id;
-	__u64 arg[6], left = call->len, i;
+	__u64 arg[6], left = call->len, len, i;
 	struct iovec one = {};
 	__u32 followed = 0;
 
@@ -257,10 +258,10 @@ static __always_inline __u32 mark_vector(const struct call *call, __u32 stamp)
 	for (i = 0; i < JT_MAX_IOVEC; i++) {
 		if (i >= arg[2] || bpf_probe_read_user(&one, sizeof(one), (const struct iovec *)arg[1] + i))
 			break;
-		if (one.iov_len > left)
-			break;
-		left -= one.iov_len;
-		followed += mark_range((__u64)one.iov_base, one.iov_len, stamp, id->born_ns, id->tgid);
+		len = one.iov_len & MAX_USER_ADDRESS;
+		len &= -(is_less(left, len) ^ 1); /* no branch: the verifier would follow both sides in each round */
+		left -= len;
+		followed += mark_range((__u64)one.iov_base, len, stamp, id->born_ns, id->tgid);
 	}
 	return followed;
 }

@@ -277,15 +277,13 @@ static __always_inline void begin_vector(const struct iovec *vec, __u64 count, _
 	for (i = 0; i < JT_MAX_IOVEC; i++) {
 		if (i >= count)
 			break;
-		if (bpf_probe_read_user(&one, sizeof(one), vec + i)) {
-			count_loss(JT_LOSS_UNREAD_IOVEC);
+		if (bpf_probe_read_user(&one, sizeof(one), vec + i))
 			break;
-		}
 		if (i == 0)
 			first = (__u64)one.iov_base;
 		bytes += one.iov_len;
 	}
-	if (count > JT_MAX_IOVEC)
+	if (i < count)
 		count_loss(JT_LOSS_UNREAD_IOVEC);
 	begin_call(JT_SYS_PROCESS_MADVISE, first, bytes, advice, count);
 }
