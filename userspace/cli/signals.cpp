@@ -15,12 +15,18 @@ Signals::Signals() {
 }
 
 Signals::~Signals() {
+  while (read()) {  // it came while all was ending anyway: not to be killed by it
+  }
   ::sigprocmask(SIG_SETMASK, &old_, nullptr);
 }
 
-bool Signals::take() {
+bool Signals::read() {
   signalfd_siginfo info{};
-  if (::read(fd_.get(), &info, sizeof info) != static_cast<ssize_t>(sizeof info)) {
+  return ::read(fd_.get(), &info, sizeof info) == static_cast<ssize_t>(sizeof info);
+}
+
+bool Signals::take() {
+  if (!read()) {
     return false;
   }
   ::sigprocmask(SIG_SETMASK, &old_, nullptr);

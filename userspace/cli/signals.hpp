@@ -18,6 +18,8 @@ class Signals {
   bool take();
 
  private:
+  bool read();
+
   sigset_t old_{};
   Fd fd_;
 };
