@@ -1,6 +1,11 @@
 // More than one process, and processes that come and go. Oracle: every process prints its own counters.
+#include <fcntl.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
 
 #include "live.hpp"
 
@@ -177,6 +182,34 @@ LIVE_TEST(Processes, of_a_file_with_other_contents_than_before_are_traced) {
     EXPECT_GT(block.number("dirty_npurge"), 0u);
     EXPECT_EQ(counters_of(output.summary_of(block.pid())), block.counters());
   }
+}
+
+// A breakpoint could be written over, or end up in the middle of what is written.
+LIVE_TEST(Processes, whose_library_is_being_written_to_get_no_probe) {
+  const Process any({workload("controlled")});
+  std::string original;
+  wait_until("its libjemalloc", [&] {
+    std::ifstream maps("/proc/" + std::to_string(any.pid()) + "/maps");
+    for (std::string line; std::getline(maps, line) && original.empty();) {
+      original = line.find("libjemalloc") != std::string::npos ? line.substr(line.find('/')) : "";
+    }
+    return !original.empty();
+  });
+  const TemporaryFile library;
+  std::filesystem::copy_file(original, library.path(), std::filesystem::copy_options::overwrite_existing);
+  const Process::Options options{
+      .environment = {{"LD_PRELOAD", library.path()}, {"MALLOC_CONF", both_decay}}};
+  const auto images = [&] {
+    const Trace run = run_traced({workload("batch")}, options);
+    return run.output().target(parse_block(run.outcome.out).pid())["images"].dump();
+  };
+  const int writer = ::open(library.path().c_str(), O_RDWR);
+  const std::string meanwhile = images();
+  ::close(writer);
+  EXPECT_NE(meanwhile.find("no probes: its file is being written to"), std::string::npos) << meanwhile;
+  const std::string after = images();
+  EXPECT_NE(after.find(library.path()), std::string::npos) << after;
+  EXPECT_EQ(after.find("no probes"), std::string::npos) << after;
 }
 
 // As on a host where programs are built all day: each is another image, and there is room for 32.

@@ -2,7 +2,9 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <linux/magic.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 
 #include <algorithm>
 #include <array>
@@ -56,12 +58,21 @@ bool may_use_process_madvise(const locate::Version& version) {
 /// off. 0, or an errno: EAGAIN when somebody is writing already, others where there are no leases.
 int take_lease(int file) {
   // The signal is one that does nothing: it is asked whether somebody waits.
-  const bool taken = ::fcntl(file, F_SETSIG, SIGURG) == 0 && ::fcntl(file, F_SETLEASE, F_RDLCK) == 0;
-  return taken ? 0 : errno;
+  if (::fcntl(file, F_SETSIG, SIGURG) == 0 && ::fcntl(file, F_SETLEASE, F_RDLCK) == 0) {
+    return 0;
+  }
+  const int error = errno;
+  struct statfs fs {};
+  // From a server a lease is not to be had for asking.
+  if (error == EAGAIN && ::fstatfs(file, &fs) == 0 &&
+      (fs.f_type == NFS_SUPER_MAGIC || fs.f_type == CIFS_SUPER_MAGIC || fs.f_type == SMB2_SUPER_MAGIC)) {
+    return EOPNOTSUPP;
+  }
+  return error;
 }
 
-bool is_wanted_for_writing(int leased_file) {
-  return ::fcntl(leased_file, F_GETLEASE) != F_RDLCK;
+bool has_waiting_writer(const ImagePtr& image) {
+  return image->file && ::fcntl(image->file.get(), F_GETLEASE) != F_RDLCK;
 }
 
 }  // namespace
@@ -252,18 +263,27 @@ jt_image Images::kernel_view(const TracedImage& traced) {
 
 void Images::drop_wrong_probes() {
   for (const auto& image : images_) {
-    if (image->file && is_wanted_for_writing(image->file.get())) {
-      image->mallctl_probes.reset();
-      take_off(*image, "its file is about to be written to");
-      forget_names_of(*image);
-      image->file.reset();  // and the lease with it
-    }
     const auto checks = image->probes ? bpf_->checks(image->index) : std::nullopt;
     const std::string wrong = checks ? objection(*checks) : std::string();
     if (wrong.empty()) {
       continue;
     }
     take_off(*image, "it disagrees with what it should see: " + wrong);
+  }
+}
+
+bool Images::writers_wait() const {
+  return std::any_of(images_.begin(), images_.end(), has_waiting_writer);
+}
+
+void Images::let_writers_in() {
+  for (const auto& image : images_) {
+    if (has_waiting_writer(image)) {
+      image->mallctl_probes.reset();
+      take_off(*image, "its file is about to be written to");
+      forget_names_of(*image);
+      image->file.reset();  // and the lease with it
+    }
   }
 }
 

@@ -81,9 +81,12 @@ class Images {
   [[nodiscard]] const std::vector<std::string>& refused() const { return refused_; }
 
   /// Takes off the probes that turned out wrong: `recovered` is a proof on paper, this is the one by trial.
-  /// And those of files that somebody wants to write to, who waits for that. Such an image goes on in the
-  /// `callsite` tier. To be called now and then.
+  /// Such an image goes on in the `callsite` tier. To be called now and then.
   void drop_wrong_probes();
+
+  /// Somebody waits to write to the file of a probed image, until let_writers_in() has taken its probes off.
+  [[nodiscard]] bool writers_wait() const;
+  void let_writers_in();
 
   void detach_probes();
 

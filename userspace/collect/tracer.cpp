@@ -261,6 +261,10 @@ Status Tracer::poll(int timeout_ms) {
   if (const uint64_t now = monotonic_ns(); now - probes_checked_ns_ >= check_every_ns) {
     probes_checked_ns_ = now;
     images_.drop_wrong_probes();
+    if (images_.writers_wait()) {
+      TRY(bpf_->poll(0, handler));  // who had ended before has lost nothing
+      images_.let_writers_in();
+    }
   }
   set_sampling(monotonic_ns());
   rescan_after_loss();
