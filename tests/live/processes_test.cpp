@@ -186,7 +186,7 @@ LIVE_TEST(Processes, of_a_file_with_other_contents_than_before_are_traced) {
 
 // A breakpoint could be written over, or end up in the middle of what is written.
 LIVE_TEST(Processes, whose_library_is_being_written_to_get_no_probe) {
-  const Process any({workload("controlled")});
+  const Process any({workload("controlled")}, {.environment = {}, .with_stdin = true});
   std::string original;
   wait_until("its libjemalloc", [&] {
     std::ifstream maps("/proc/" + std::to_string(any.pid()) + "/maps");
