@@ -107,6 +107,7 @@ std::string file_path(const discover::Mapping& mapping) {
 Result<std::vector<jt_target_image>> Images::mapped_by(const ProcRoot& proc, pid_t pid) {
   ASSIGN_OR_RETURN(const discover::Mappings mappings, discover::Mappings::read(proc, pid));
   std::vector<jt_target_image> found;
+  std::vector<ImagePtr> kept;  // the kernel side does not know yet that they are in use
   for (const auto& mapping : mappings.all()) {
     if (!is_program_text(mapping)) {
       continue;
@@ -130,6 +131,7 @@ Result<std::vector<jt_target_image>> Images::mapped_by(const ProcRoot& proc, pid
     const bool overlaps = mapping.file_offset < text.offset + text.size &&
                           text.offset < mapping.file_offset + (mapping.end - mapping.start);
     if (overlaps && found.size() < JT_MAX_TARGET_IMAGES) {
+      kept.push_back(by_index(image->index));
       found.push_back({.start = mapping.start,
                        .end = mapping.end,
                        .file_offset = mapping.file_offset,
@@ -376,6 +378,9 @@ Status Images::trace(TracedImage& traced, Fd file) {
     }
   }
   TRY(bpf_->set_image(traced.index, kernel_view(traced), sites));
+  if (probed.empty() && !passive_) {
+    return {};
+  }
   const int error = take_lease(file.get());
   if (error == EAGAIN) {
     traced.probe_error = "its file is being written to";
