@@ -241,6 +241,10 @@ Verdict work_bound_purge(const Inputs& in) {
   if ((cost > limit && !many_small) || waits_for_lock(in, work)) {
     return no();
   }
+  // One long call of a few has waited for a CPU: only where most are long is that the work.
+  if (ratio(work.ns, in.window_ns) < busy_window_share && work.p50_ns < long_call_ns / 2) {
+    return no();
+  }
   Draft draft(in, ledger::Severity::info,
               many_small
                   ? fmt::format("purging takes as long as its many calls do: {} of {} on average",

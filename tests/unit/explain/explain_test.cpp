@@ -257,6 +257,13 @@ TEST(Explain, long_calls_at_the_usual_price_are_work) {
   EXPECT_FALSE(evaluate(stretched).findings[0].unmeasured.empty());
 }
 
+TEST(Explain, one_long_call_of_a_few_is_no_work) {
+  Inputs in = well();
+  purge(in, JT_PAYER_BACKGROUND, 2, 12 * mib, 300'000);
+  purge(in, JT_PAYER_BACKGROUND, 1, 12 * mib, 6'000'000);
+  EXPECT_NE(first_of(in), "WORK_BOUND_PURGE");
+}
+
 TEST(Explain, small_dear_calls_with_remote_flushes_are_bound_by_shootdowns) {
   Inputs in = well();
   purge(in, JT_PAYER_APP, 100'000, 16384, 10'000);
