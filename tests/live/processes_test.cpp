@@ -149,18 +149,24 @@ LIVE_TEST(Processes, that_exec_begin_again_from_zero) {
   }
 }
 
+/// Two processes printed their counters, and the summaries have the same.
+void expect_two_counted(const Trace& run) {
+  const std::vector<Block> blocks = parse_blocks(run.outcome.out);
+  ASSERT_EQ(blocks.size(), 2u);
+  const Output output = run.output();
+  for (const Block& block : blocks) {
+    EXPECT_GT(block.number("dirty_npurge"), 0u);
+    EXPECT_EQ(counters_of(output.summary_of(block.pid())), block.counters());
+  }
+}
+
 // A shell that runs programs: the shell has no jemalloc, its children have.
 LIVE_TEST(Processes, below_a_command_without_jemalloc_are_traced) {
   const std::string batch = workload("static_batch") + " rounds=15";
   const Trace run = run_traced({"/bin/sh", "-c", batch + "; " + batch + "; exit 7"},
                                {.environment = {{"MALLOC_CONF", both_decay}}});
   EXPECT_EQ(run.outcome.status, 7) << run.outcome.err;
-  const std::vector<Block> blocks = parse_blocks(run.outcome.out);
-  ASSERT_EQ(blocks.size(), 2u);
-  const Output output = run.output();
-  for (const Block& block : blocks) {
-    EXPECT_EQ(counters_of(output.summary_of(block.pid())), block.counters());
-  }
+  expect_two_counted(run);
 }
 
 // The same inode, as after an upgrade in place, or when it was given to another file.
@@ -175,13 +181,7 @@ LIVE_TEST(Processes, of_a_file_with_other_contents_than_before_are_traced) {
                       run_as(workload("static_batch"), "rounds=15") + run_as(workload("static_steady"), "")},
                  {.environment = {{"MALLOC_CONF", both_decay}}});
   EXPECT_EQ(run.outcome.status, 0) << run.outcome.err;
-  const std::vector<Block> blocks = parse_blocks(run.outcome.out);
-  ASSERT_EQ(blocks.size(), 2u);
-  const Output output = run.output();
-  for (const Block& block : blocks) {
-    EXPECT_GT(block.number("dirty_npurge"), 0u);
-    EXPECT_EQ(counters_of(output.summary_of(block.pid())), block.counters());
-  }
+  expect_two_counted(run);
 }
 
 // A breakpoint could be written over, or end up in the middle of what is written.

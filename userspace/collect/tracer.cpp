@@ -398,8 +398,8 @@ void Tracer::on_new_file(const jt_lifecycle_event& event) {
     }
     return;
   }
-  look_at_mapping(
-      event);  // a name that is known may be another file's by now: the kernel side compares sizes
+  // A name that is known may be another file's by now: the kernel side compares sizes.
+  look_at_mapping(event);
   const TracedImage* image = images_.find(event.file);
   const auto pid = static_cast<pid_t>(event.h.id.tgid);
   if (image != nullptr) {
