@@ -2,8 +2,8 @@
 /*
  * account.bpf.h: one finished memory syscall goes into the counters.
  *
- * decay[] counts what jemalloc counts in stats.arenas.<i>.{dirty,muzzy}_{npurge,nmadvise,purged}: extents, whether or
- * not the kernel did what was asked. The transitions count what the kernel did.
+ * jemalloc counts extents in stats.arenas.<i>.{dirty,muzzy}_{npurge,nmadvise,purged}, whether or not the kernel did
+ * what was asked. The transitions are what the kernel did. So both what was done and what failed is counted.
  */
 #pragma once
 
@@ -18,20 +18,14 @@ static __always_inline struct jt_counters *counters_of(const struct jt_target_id
 	return lookup_or_zero(&counters, id);
 }
 
-/* Without a branch, and global: one way through it for the verifier, which goes it once. `ns` below 2^63. */
-__noinline __u32 bucket_of(__u64 ns)
-{
-	__u32 index = 0, step;
-
-#pragma unroll
-	for (step = JT_HIST_SLOTS / 2; step; step >>= 1)
-		index += step * is_less(hist_bounds[within(index + step - 1, JT_HIST_SLOTS)], ns);
-	return index; /* = how many bounds are smaller: bounds are inclusive */
-}
-
 static __always_inline bool is_purge(__u8 purpose)
 {
 	return purpose == JT_PURGE_SWEEP || purpose == JT_PURGE_OVERSIZE || purpose == JT_PURGE_UNPROVEN;
+}
+
+static __always_inline bool is_counted_as_work(__u8 purpose)
+{
+	return is_purge(purpose) || purpose == JT_DESTROY;
 }
 
 /* The state that the pages came from. */
@@ -53,9 +47,11 @@ static __always_inline __u8 source_state(const struct thread *thread)
 	}
 }
 
-static __always_inline __u8 transition_of(const struct call *call, __u8 from)
+static __always_inline __u8 transition_of(const struct call *call)
 {
-	if (!is_purge(call->purpose) && call->purpose != JT_DESTROY)
+	__u8 from = call->from;
+
+	if (!is_counted_as_work(call->purpose))
 		return JT_TRANSITIONS;
 	if (call->syscall == JT_SYS_MUNMAP) {
 		switch (from) {
@@ -81,78 +77,128 @@ static __always_inline __u8 transition_of(const struct call *call, __u8 from)
 	}
 }
 
+static __always_inline void count_errno(const struct call *call, __s64 ret)
+{
+	struct jt_counters *owner = counters_of(&call->id);
+
+	if (owner && ret == -EINVAL)
+		__sync_fetch_and_add(&owner->failed_errno_inval, 1);
+	else if (owner)
+		__sync_fetch_and_add(&owner->failed_errno_other, 1);
+}
+
+static __always_inline bool has_own_work(const struct thread *thread)
+{
+	return keeps_details && !thread->shares_work;
+}
+
+/* Where this thread's work of that kind is counted. NULL is counted as a loss. */
+static __always_inline struct jt_work *work_of(struct thread *thread)
+{
+	const struct call *call = &thread->call;
+	struct jt_work_key key = {
+		.born_ns = call->id.born_ns,
+		.who = has_own_work(thread) ? (__u32)bpf_get_current_pid_tgid() : JT_SHARED_WORK | call->id.tgid,
+		.transition = call->transition,
+		.payer = call->payer,
+		.purpose = call->purpose,
+	};
+	struct jt_work *work = bpf_map_lookup_elem(&works, &key);
+
+	if (likely(work))
+		return work;
+	counters_of(&call->id); /* for the pages that come back */
+	if (has_own_work(thread) && own_works > 0) {
+		__sync_fetch_and_add(&own_works, -1);
+		work = lookup_or_zero(&works, &key);
+		if (work)
+			bpf_get_current_comm(work->comm, sizeof(work->comm));
+		return work;
+	}
+	thread->shares_work = true;
+	key.who = JT_SHARED_WORK | call->id.tgid;
+	return lookup_or_zero(&works, &key);
+}
+
+/*
+ * An atomic addition costs 6 ns, and much more where CPUs take turns: where only this thread adds it takes none. Asked
+ * each time, as what is known of it would double all that the verifier has to go through.
+ */
+static __always_inline void add(const struct thread *thread, __u64 *to, __u64 amount)
+{
+	if (likely(has_own_work(thread)))
+		*to += amount;
+	else
+		__sync_fetch_and_add(to, amount);
+}
+
 /* Counts an extent once, as jemalloc does, even when the kernel refuses and jemalloc tries it in another way. */
-static __always_inline void count_extents(struct jt_counters *counters, struct thread *thread, __u8 from, bool failed)
+static __always_inline void count_extents(struct thread *thread, struct jt_work *work, bool failed)
 {
 	struct call *call = &thread->call;
 	struct sweep *sweep = &thread->sweep;
 	bool again = call->addr == thread->failed_addr && call->len == thread->failed_len;
-	struct jt_decay_counters *decay;
 
 	thread->failed_addr = failed ? call->addr : 0;
 	thread->failed_len = failed ? call->len : 0;
-	if (again || from >= JT_STATES)
-		return;
-	decay = &counters->decay[within(from, JT_STATES)];
-	__sync_fetch_and_add(&decay->nmadvise, call->ranges);
-	__sync_fetch_and_add(&decay->purged, call->len >> JT_PAGE_SHIFT);
-	if (call->purpose == JT_PURGE_OVERSIZE) {
-		__sync_fetch_and_add(&counters->oversize_extents, call->ranges);
+	if (unlikely(again)) {
+		add(thread, &work->again_extents, call->ranges);
+		add(thread, &work->again_bytes, call->len);
 		return;
 	}
-	if (call->purpose == JT_PURGE_SWEEP && sweep->extents == 0) {
-		__sync_fetch_and_add(&decay->npurge, 1);
-		__sync_fetch_and_add(&counters->sweeps[within(from, JT_STATES)][within(sweep->cause, JT_CAUSES)], 1);
-	}
+	if (call->purpose == JT_PURGE_OVERSIZE)
+		return;
+	if (call->purpose == JT_PURGE_SWEEP && sweep->extents == 0)
+		add(thread, &work->sweeps[within(sweep->cause, JT_CAUSES)], 1);
 	sweep->extents += call->ranges;
 }
 
-static __always_inline void count_failure(struct jt_counters *counters, __s64 ret)
+static __always_inline void count_done(const struct thread *thread, struct jt_work *work, __u64 latency_ns)
 {
-	if (ret == -EINVAL)
-		__sync_fetch_and_add(&counters->failed_errno_inval, 1);
-	else
-		__sync_fetch_and_add(&counters->failed_errno_other, 1);
-}
+	const struct call *call = &thread->call;
+	struct jt_hist *hist = &work->done;
+	__u32 bucket;
 
-static __always_inline void count_latency(const struct call *call, __u8 transition, __u64 latency_ns)
-{
-	struct jt_hist_key key = {.id = call->id, .transition = transition, .payer = call->payer};
-	struct jt_hist *hist = lookup_or_zero(&hists, &key);
-	__u32 bucket = bucket_of(latency_ns), extents_beyond = call->ranges - (call->start_ns ? 1 : 0);
-
-	if (!hist)
+	add(thread, &hist->bytes, call->len);
+	if (unlikely(!call->start_ns)) {
+		add(thread, &hist->extents, call->ranges);
+		add(thread, &work->untimed, 1);
 		return;
-	__sync_fetch_and_add(&hist->bytes, call->len);
-	if (extents_beyond)
-		__sync_fetch_and_add(&hist->extents, extents_beyond);
-	if (!call->start_ns)
-		return;
-	__sync_fetch_and_add(&hist->sum_ns, latency_ns);
+	}
+	if (unlikely(call->ranges != 1))
+		add(thread, &hist->extents, call->ranges - 1);
+	add(thread, &hist->sum_ns, latency_ns);
+	bucket = jt_bucket_of(&buckets, latency_ns);
 	if (bucket < JT_HIST_BUCKETS)
-		__sync_fetch_and_add(&hist->buckets[bucket], 1);
+		add(thread, &hist->buckets[bucket], 1);
 	/* Two CPUs may race here (no atomic maximum before 5.12): user space checks both against the buckets. */
-	if (!hist->max_ns || latency_ns < hist->min_ns)
+	if (unlikely(!hist->max_ns || latency_ns < hist->min_ns))
 		hist->min_ns = latency_ns;
-	if (latency_ns > hist->max_ns)
+	if (unlikely(latency_ns > hist->max_ns))
 		hist->max_ns = latency_ns;
 }
 
-static __always_inline void count_payer(const struct call *call, __u64 latency_ns)
+static __always_inline void count_failed(const struct thread *thread, struct jt_work *work, __u64 latency_ns)
 {
-	struct jt_payer_key key = {.id = call->id, .tid = (__u32)bpf_get_current_pid_tgid()};
-	struct jt_payer_work *work = lookup_or_zero(&payers, &key);
+	const struct call *call = &thread->call;
 
-	if (!work)
-		return;
-	if (!work->calls) {
-		bpf_get_current_comm(work->comm, sizeof(work->comm));
-		work->payer = call->payer;
-	}
-	/* Only this thread writes here. */
-	work->calls += 1;
-	work->total_ns += latency_ns;
-	work->bytes += call->len;
+	add(thread, &work->failed, 1);
+	add(thread, &work->failed_extents, call->ranges);
+	add(thread, &work->failed_bytes, call->len);
+	add(thread, &work->failed_ns, latency_ns);
+}
+
+/* Of a call that gives nothing back. */
+static __always_inline void count_call(struct jt_counters *counters, const struct call *call, bool failed,
+				       __u64 latency_ns)
+{
+	struct jt_calls *calls = &counters->by_purpose[within(call->purpose, JT_PURPOSE_SLOTS)];
+
+	__sync_fetch_and_add(&calls->calls, 1);
+	__sync_fetch_and_add(&calls->bytes, call->len);
+	__sync_fetch_and_add(&calls->total_ns, latency_ns);
+	if (failed)
+		__sync_fetch_and_add(&calls->failed, 1);
 }
 
 static __always_inline void count_callsite(const struct call *call, bool failed, __u64 latency_ns)
@@ -176,13 +222,13 @@ static __always_inline void count_callsite(const struct call *call, bool failed,
 		__sync_fetch_and_add(&calls->failed, 1);
 }
 
-static __always_inline void send_call(const struct thread *thread, __u8 from, __u8 transition, __u64 latency_ns,
-				      __s64 ret, __s64 rss_delta_bytes, bool has_rss_delta)
+static __always_inline void send_call(const struct thread *thread, __u64 latency_ns, __s64 ret, __s64 rss_delta_bytes,
+				      bool has_rss_delta)
 {
 	const struct call *call = &thread->call;
 	struct jt_call_event *event;
 
-	if (event_mode == EVENTS_NONE || (event_mode == EVENTS_SLOW && latency_ns < slow_ns))
+	if (likely(event_mode == EVENTS_NONE) || (event_mode == EVENTS_SLOW && latency_ns < slow_ns))
 		return;
 	event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
 	if (!event) {
@@ -206,14 +252,14 @@ static __always_inline void send_call(const struct thread *thread, __u8 from, __
 	event->syscall = call->syscall;
 	event->advice = call->advice;
 	event->purpose = call->purpose;
-	event->from = from;
+	event->from = call->from;
 	event->cause = JT_CAUSE_UNKNOWN;
 	if (call->purpose == JT_PURGE_SWEEP)
 		event->cause = thread->sweep.cause;
 	else if (call->purpose == JT_PURGE_OVERSIZE)
 		event->cause = JT_CAUSE_OVERSIZE;
 	event->payer = call->payer;
-	event->transition = transition;
+	event->transition = call->transition;
 	event->has_rss_delta = has_rss_delta;
 	event->sweep = call->purpose == JT_PURGE_SWEEP ? thread->sweep.number : 0;
 	event->frames[0] = call->frames[0];

@@ -12,8 +12,6 @@
 #include "lifecycle.bpf.h"
 #include "syscalls.bpf.h"
 
-#define MAX_ERRNO 4095
-
 /* jemalloc's way with vm.overcommit_memory=2: mapped over. */
 static __always_inline bool is_decommit(const __u64 arg[6])
 {
@@ -44,18 +42,6 @@ __noinline int enter(__s32 nr)
 	return 0;
 }
 
-/* mmap and mremap return addresses: only the last page of them are errors. */
-static __always_inline __s64 errno_or_zero(__s64 ret)
-{
-	return ret < 0 && ret >= -MAX_ERRNO ? ret : 0;
-}
-
-/* process_madvise returns how many bytes it advised. */
-static __always_inline void end(const struct thread *thread, __s64 ret)
-{
-	end_call(thread->call.syscall == JT_SYS_PROCESS_MADVISE ? ret : errno_or_zero(ret));
-}
-
 /*
  * The exit of a call whose enter was skipped (Linux 7.x skips a program while another thread was preempted in it),
  * came before tracing, or never was, as where seccomp refuses a call: arguments and stack are still what they were, so
@@ -71,21 +57,23 @@ static __always_inline void recover_call(__s32 nr, __s64 ret)
 		count_loss(JT_LOSS_UNMATCHED_EXIT);
 		return;
 	}
-	thread->call.start_ns = 0;
+	thread->call.start_ns = thread->call.enter_ns = 0;
 	thread->call.rss_pages = -1;
-	end(thread, ret);
+	end_call(ret);
 }
 
 /* All that there is to know of an mmap is known at its end, but how long it took. */
-static __always_inline void leave_mmap(struct thread *thread, __s64 ret)
+static __always_inline void leave_mmap(__s64 ret)
 {
 	bool failed = errno_or_zero(ret) != 0;
+	struct thread *thread;
 	__u64 arg[6];
 
 	if (!register_all && !current_target())
 		return;
+	thread = find_thread();
 	if (thread && thread->call.syscall == JT_SYS_MMAP) {
-		end(thread, ret);
+		end_call(ret);
 		return;
 	}
 	read_args(arg);
@@ -102,24 +90,14 @@ static __always_inline void leave_mmap(struct thread *thread, __s64 ret)
 
 static __always_inline void leave(__s32 nr, __s64 ret)
 {
-	struct thread *thread = find_thread();
-	bool seen = false;
-
-	if (nr == mmap_nr) {
-		leave_mmap(thread, ret);
-	} else if (thread && thread->call.syscall != JT_SYS_NONE) {
-		end(thread, ret);
-		seen = true;
-	} else if (current_target()) {
+	if (unlikely(nr == mmap_nr)) {
+		leave_mmap(ret);
+	} else if (unlikely(!end_call(ret))) {
+		if (!current_target())
+			return;
 		recover_call(nr, ret);
-		thread = find_thread();
 	}
-	if (!thread)
-		return;
-	if (thread->follow != FOLLOW_NOTHING)
-		follow_call(thread);
-	if (seen)
-		count_own_cost(thread);
+	finish_call();
 }
 
 /* ---- raw tracepoints ------------------------------------------------------------------------------------------ */

@@ -193,6 +193,7 @@ int on_exec(struct bpf_raw_tracepoint_args *ctx)
 		insert_target(tgid, &now);
 	else if (old)
 		bpf_map_delete_elem(&targets, &tgid);
+	forget_target(); /* this thread is the only one that lives on */
 	if (old)
 		tell_exec(&now.id, ended_ns);
 	if (!info) {
@@ -269,6 +270,7 @@ static __noinline int mapped_file(__u32 fd, __u64 start, __u64 len, __u64 file_o
 		return 0;
 	if (target) {
 		add_image(target, info, start, len, file_offset);
+		__sync_fetch_and_add(&targets_version, 1);
 	} else {
 		fresh.id = fresh_id(tgid);
 		add_image(&fresh, info, start, len, file_offset);

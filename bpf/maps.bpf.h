@@ -7,22 +7,28 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
 #include "jemtrace/abi.h"
+#include "jemtrace/bucket.h"
+
+/* What is rare shall not lie in the way of what is not: a purge's code and ours share the CPU's instruction cache. */
+#define likely(condition) __builtin_expect(!!(condition), 1)
+#define unlikely(condition) __builtin_expect(!!(condition), 0)
 
 enum event_mode { EVENTS_NONE, EVENTS_SLOW, EVENTS_ALL };
 
 const volatile bool use_task_storage = true; /* since 5.12 for tracing programs; else the hash below */
 const volatile bool register_all = false;    /* every process that maps a known image becomes a target */
-const volatile bool keeps_details = true;    /* payers and call sites */
+const volatile bool keeps_details = true;    /* work by thread, and call sites */
 const volatile bool times_mmap = false;	     /* the enter of mmap is traced, too */
 const volatile bool traces_mremap = false;
 const volatile bool use_cookies = false; /* since 6.6; else a probe looks its site up, which takes 50 ns */
 const volatile __u32 event_mode = EVENTS_NONE;
 const volatile __u64 slow_ns = ~0ULL;
-volatile __u32 stopped = 0; /* nothing is counted any more, and nobody is held: tracing ends */
+volatile __u64 targets_version = 0; /* from 1 on; goes up with each change of a target that is known already */
+volatile __s32 own_works = 0;	    /* how many more of `works` may be of one thread; the rest is kept to be shared */
+volatile __u32 stopped = 0;	    /* nothing is counted any more, and nobody is held: tracing ends */
 /* System call numbers, of x86_64 unless user space says otherwise. */
 const volatile __s32 mmap_nr = 9, munmap_nr = 11, mremap_nr = 25, madvise_nr = 28, process_madvise_nr = 440;
-#define JT_HIST_SLOTS 256			 /* the next power of two after JT_HIST_FINITE */
-const volatile __u64 hist_bounds[JT_HIST_SLOTS]; /* whole nanoseconds, inclusive; the rest is 2^63 - 1 */
+struct jt_buckets buckets; /* not const, or the compiler takes it for zeroes */
 
 /* Maps are preallocated: allocating from a tracing program warns on kernels before 6.1. User space sets the sizes. */
 struct {
@@ -77,16 +83,9 @@ struct {
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 8192);
-	__type(key, struct jt_hist_key);
-	__type(value, struct jt_hist);
-} hists SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 16384);
-	__type(key, struct jt_payer_key);
-	__type(value, struct jt_payer_work);
-} payers SEC(".maps");
+	__type(key, struct jt_work_key);
+	__type(value, struct jt_work);
+} works SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -100,9 +99,9 @@ struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, struct jt_hist);
+	__type(value, struct jt_work);
 } zeroes SEC(".maps");
-_Static_assert(sizeof(struct jt_counters) <= sizeof(struct jt_hist), "zeroes must cover both");
+_Static_assert(sizeof(struct jt_counters) <= sizeof(struct jt_work), "zeroes must cover both");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

@@ -143,7 +143,7 @@ static __always_inline void settle_huge(struct jt_chunk_set *set, __u32 way)
 	__u32 age = set->huge[way] - 1;
 	struct jt_counters *owner;
 
-	if (!set->huge[way])
+	if (likely(!set->huge[way]))
 		return;
 	set->huge[way] = 0;
 	owner = owner_of(set, way);
@@ -198,12 +198,12 @@ __noinline int mark_chunk(__u64 page, __u64 end, __u32 stamp, __u64 born_ns, __u
 
 	if (!set)
 		return 0;
-	if (!is_followed(hash))
+	if (unlikely(!is_followed(hash)))
 		stamp = 0; /* what is known of an earlier purge is void */
 	end -= chunk * JT_CHUNK_PAGES;
 	last = end < JT_CHUNK_PAGES ? end : JT_CHUNK_PAGES;
 	way = way_of(set, key);
-	if (way < JT_CHUNK_WAYS && set->born_ns[within(way, JT_CHUNK_WAYS)] == born_ns) {
+	if (likely(way < JT_CHUNK_WAYS && set->born_ns[within(way, JT_CHUNK_WAYS)] == born_ns)) {
 		way = within(way, JT_CHUNK_WAYS);
 		settle_huge(set, way);
 	} else if (!stamp) {
@@ -217,13 +217,18 @@ __noinline int mark_chunk(__u64 page, __u64 end, __u32 stamp, __u64 born_ns, __u
 		set->huge[way] = 0;
 		set->key[way] = key;
 	}
-	had = stamp_pages(index * JT_CHUNK_WAYS + way, first, last, stamp);
+	/* A slab or a small extent, as most are, is spared a call. */
+	if (likely(last - first <= STAMPS_AT_ONCE))
+		had = stamp_some(index * JT_CHUNK_WAYS + way, first, last, stamp);
+	else
+		had = stamp_pages(index * JT_CHUNK_WAYS + way, first, last, stamp);
 	if (!stamp) {
 		__sync_fetch_and_add(&set->marked[way], -had);
 		return 0;
 	}
 	set->newest[way] = stamp >> 2;
-	__sync_fetch_and_add(&set->marked[way], last - first - had);
+	if (had != last - first)
+		__sync_fetch_and_add(&set->marked[way], last - first - had);
 	return last - first;
 }
 
@@ -246,11 +251,13 @@ __noinline int mark_range(__u64 addr, __u64 len, __u32 stamp, __u64 born_ns, __u
 	return followed;
 }
 
-/* The ranges of a process_madvise that has just ended: its vector is still there, unless somebody changed it. */
-static __always_inline __u32 mark_vector(const struct call *call, __u32 stamp)
+/*
+ * The ranges of a process_madvise that has just ended, of `left` bytes: its vector is still there, unless somebody
+ * changed it. Global, as mark_range().
+ */
+__noinline int mark_vector(__u64 left, __u32 stamp, __u64 born_ns, __u32 tgid)
 {
-	const struct jt_target_id *id = &call->id;
-	__u64 arg[6], left = call->len, len, i;
+	__u64 arg[6], len, i;
 	struct iovec one = {};
 	__u32 followed = 0;
 
@@ -261,7 +268,7 @@ static __always_inline __u32 mark_vector(const struct call *call, __u32 stamp)
 		len = one.iov_len & MAX_USER_ADDRESS;
 		len &= -(is_less(left, len) ^ 1); /* no branch: the verifier would follow both sides in each round */
 		left -= len;
-		followed += mark_range((__u64)one.iov_base, len, stamp, id->born_ns, id->tgid);
+		followed += mark_range((__u64)one.iov_base, len, stamp, born_ns, tgid);
 	}
 	return followed;
 }
@@ -273,18 +280,16 @@ static __always_inline bool takes_pages(__u8 transition)
 }
 
 /* end_call() leaves word of what there is to do. */
-static __always_inline void request_follow(struct jt_counters *counters, struct thread *thread, __u8 from,
-					   __u8 transition)
+static __always_inline void request_follow(struct thread *thread, struct jt_work *work)
 {
 	struct call *call = &thread->call;
 
-	if (!follow_purges || !takes_pages(transition))
+	if (!follow_purges || !takes_pages(call->transition))
 		return;
 	thread->follow = FOLLOW_RANGE;
 	if (call->syscall == JT_SYS_PROCESS_MADVISE)
 		thread->follow = FOLLOW_VECTOR;
-	thread->follow_from = from;
-	__sync_fetch_and_add(&counters->refaults.followed_pages[within(from, JT_STATES)], call->len >> JT_PAGE_SHIFT);
+	add(thread, &work->followed_pages, call->len >> JT_PAGE_SHIFT);
 }
 
 static __always_inline void request_forget(struct thread *thread)
@@ -295,34 +300,51 @@ static __always_inline void request_forget(struct thread *thread)
 		thread->follow = FORGET_RANGE;
 }
 
+static __always_inline void count_unfollowed(const struct thread *thread, __u64 pages)
+{
+	struct jt_counters *owner = bpf_map_lookup_elem(&counters, &thread->call.id);
+
+	if (!owner)
+		return;
+	__sync_fetch_and_add(&owner->refaults.followed_pages[within(thread->call.from, JT_STATES)], -pages);
+	__sync_fetch_and_add(&owner->refaults.unfollowed_pages, pages);
+}
+
+/* The end of the call was not seen: when its pages went is not known. */
+static __always_inline void follow_nothing(struct thread *thread)
+{
+	if (thread->follow == FOLLOW_RANGE || thread->follow == FOLLOW_VECTOR)
+		count_unfollowed(thread, thread->call.len >> JT_PAGE_SHIFT);
+	thread->follow = FOLLOW_NOTHING;
+}
+
 /* A call has ended, and its pages are to be followed, or forgotten. */
 static __always_inline void follow_call(struct thread *thread)
 {
 	__u8 what = thread->follow;
 	struct call *call = &thread->call;
-	__u64 pages = call->len >> JT_PAGE_SHIFT;
+	__u64 pages = call->len >> JT_PAGE_SHIFT, first = call->addr >> JT_PAGE_SHIFT;
 	__u32 stamp, from, followed;
-	struct jt_counters *owner;
+	__u8 *gate;
 
 	thread->follow = FOLLOW_NOTHING;
-	if (what == FORGET_RANGE) {
+	if (unlikely(what == FORGET_RANGE)) {
 		mark_range(call->addr, call->len, 0, call->id.born_ns, call->id.tgid);
 		return;
 	}
-	from = within(thread->follow_from, JT_STATES);
+	from = within(call->from, JT_STATES);
 	stamp = stamp_time(call->exit_ns) << 2 | (from == JT_STATE_UNKNOWN ? STAMP_FROM_UNKNOWN : from);
-	if (what == FOLLOW_VECTOR)
-		followed = mark_vector(call, stamp);
+	if (unlikely(what == FOLLOW_VECTOR))
+		followed = mark_vector(call->len, stamp, call->id.born_ns, call->id.tgid);
+	else if (likely(first / JT_CHUNK_PAGES == (first + pages - 1) / JT_CHUNK_PAGES))
+		followed = mark_chunk(first, first + pages, stamp, call->id.born_ns, call->id.tgid);
 	else
 		followed = mark_range(call->addr, call->len, stamp, call->id.born_ns, call->id.tgid);
-	has_purged[within(call->id.tgid, GATE_SLOTS)] = 1;
-	if (followed == pages)
-		return;
-	owner = bpf_map_lookup_elem(&counters, &call->id);
-	if (!owner)
-		return;
-	__sync_fetch_and_add(&owner->refaults.followed_pages[from], followed - pages);
-	__sync_fetch_and_add(&owner->refaults.unfollowed_pages, pages - followed);
+	gate = &has_purged[within(call->id.tgid, GATE_SLOTS)];
+	if (!*gate) /* each page fault of the host reads there: it is written once */
+		*gate = 1;
+	if (unlikely(followed != pages))
+		count_unfollowed(thread, pages - followed);
 }
 
 static __always_inline __u32 age_class(__u32 age)

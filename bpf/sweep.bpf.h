@@ -40,8 +40,7 @@ static __always_inline __u64 argument(struct pt_regs *ctx, __u8 number)
  * The cache that an argument points to. A static function may have lost an argument to the optimiser, so each
  * candidate must make sense: a known state, and from 5.3.0 an arena index right behind it.
  */
-static __always_inline bool read_cache(const struct jt_target *target, const struct jt_image *image, __u64 address,
-				       struct known_cache *cache)
+static __always_inline bool read_cache(const struct jt_image *image, __u64 address, struct known_cache *cache)
 {
 	struct {
 		__u32 state, ind; /* ind: from 5.3.0, right behind the state */
@@ -57,7 +56,6 @@ static __always_inline bool read_cache(const struct jt_target *target, const str
 		return false;
 	if (has_ind && fields.ind > 4096) /* MALLCTL_ARENAS_ALL */
 		return false;
-	cache->born_ns = target->id.born_ns;
 	cache->address = address;
 	cache->state = fields.state;
 	cache->arena = fields.ind;
@@ -65,20 +63,46 @@ static __always_inline bool read_cache(const struct jt_target *target, const str
 }
 
 /* The same as at the thread's last hit: that saves a read of user memory, 45 ns. */
-static __always_inline bool is_cache(const struct jt_target *target, const struct known_cache *cache, __u64 address)
+static __always_inline bool is_known_cache(const struct thread *thread, __u64 address)
 {
-	return cache->born_ns == target->id.born_ns && cache->address == address;
+	return thread->cache.version == thread->target.version && thread->cache.address == address;
+}
+
+/* False: no argument is one. */
+static __always_inline bool find_cache(struct pt_regs *ctx, struct thread *thread, __u64 probe)
+{
+	struct known_cache *cache = &thread->cache;
+	__u64 address = argument(ctx, probe >> 8);
+	__u32 index = probe >> 32;
+	struct jt_image *image;
+
+	if (likely(is_known_cache(thread, address)))
+		return true;
+	image = bpf_map_lookup_elem(&images, &index);
+	if (!image)
+		return false;
+	cache->version = thread->target.version;
+	if (read_cache(image, address, cache) || read_cache(image, argument(ctx, probe & 0xff), cache))
+		return true;
+	cache->version = 0;
+	cache->state = JT_STATE_UNKNOWN;
+	cache->arena = JT_NO_ARENA;
+	return false;
 }
 
 /* jt_probe_cookie() of the probe that was hit; 0: the target has none there. */
-static __always_inline __u64 probe_of(struct pt_regs *ctx, struct jt_target *target)
+static __always_inline __u64 probe_of(struct pt_regs *ctx)
 {
 	__u64 ip = PT_REGS_IP(ctx);
 	struct jt_target_image *where;
+	struct jt_target *target;
 	struct jt_site *site;
 
 	if (use_cookies)
 		return bpf_get_attach_cookie(ctx);
+	target = current_target();
+	if (!target)
+		return 0;
 	where = image_at(target, ip);
 	site = where ? site_at(where, ip) : NULL;
 	return site ? jt_probe_cookie(where->image, site) : 0;
@@ -87,41 +111,23 @@ static __always_inline __u64 probe_of(struct pt_regs *ctx, struct jt_target *tar
 SEC("uprobe")
 int decay_probe(struct pt_regs *ctx)
 {
-	struct jt_target *target = current_target();
-	struct thread *thread;
-	struct jt_image_checks *check;
-	struct jt_image *image;
-	struct sweep *sweep;
+	struct thread *thread = stopped ? NULL : target_thread();
 	struct known_cache *cache;
+	struct sweep *sweep;
 	__u64 probe;
-	__u32 index;
 	__u8 role;
 
-	if (!target || stopped)
+	if (unlikely(!thread))
 		return 0;
-	probe = probe_of(ctx, target);
+	probe = probe_of(ctx);
 	if (!probe)
 		return 0;
-	index = probe >> 32;
 	role = probe >> 16;
-	image = bpf_map_lookup_elem(&images, &index);
-	check = bpf_map_lookup_elem(&checks, &index);
-	thread = make_thread();
-	if (!image || !check || !thread)
-		return 0;
-	__sync_fetch_and_add(&check->hits, 1);
-	thread->probe_hits++;
+	count_hit(thread, probe >> 32);
+	if (unlikely(!find_cache(ctx, thread, probe)))
+		count_bad_arguments(thread);
 	cache = &thread->cache;
-	if (!is_cache(target, cache, argument(ctx, probe >> 8)) &&
-	    !read_cache(target, image, argument(ctx, probe >> 8), cache) &&
-	    !read_cache(target, image, argument(ctx, probe & 0xff), cache)) {
-		__sync_fetch_and_add(&check->bad_arguments, 1);
-		count_loss(JT_LOSS_UNREAD_CACHE);
-		cache->born_ns = 0;
-		cache->state = JT_STATE_UNKNOWN;
-		cache->arena = JT_NO_ARENA;
-	}
-	if (thread->call.syscall != JT_SYS_NONE)
+	if (unlikely(thread->call.syscall != JT_SYS_NONE))
 		end_unseen(thread); /* it was of the sweep before */
 	sweep = &thread->sweep;
 	/* Evictions of one pass come in a row: only the first one after a purge begins another. */

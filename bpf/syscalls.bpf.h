@@ -3,10 +3,12 @@
 #pragma once
 
 #include "account.bpf.h"
+#include "checks.bpf.h"
 #include "refault.bpf.h"
 #include "rss.bpf.h"
 #include "walk.bpf.h"
 
+#define MAX_ERRNO 4095
 #define PROT_NONE 0
 #define PROT_EXEC 4
 #define MAP_FIXED 0x10
@@ -42,14 +44,14 @@ static __always_inline bool is_own_stack(const struct call *call, __u64 sp)
 	       sp - end < THREAD_STACK_SLACK;
 }
 
-static __always_inline void classify_call(struct jt_target *target, struct thread *thread)
+static __always_inline void classify_call(struct thread *thread)
 {
 	struct call *call = &thread->call;
 	__u32 kind = call->advice == MADV_FREE ? WALK_FREE : WALK_OTHER;
-	struct user_regs regs = {};
+	__u64 sp = user_sp();
 	struct known_walk *walk;
 
-	if (!read_user_regs(&regs)) {
+	if (unlikely(!sp)) {
 		count_loss(JT_LOSS_UNREAD_STACK);
 		call->purpose = JT_UNCLASSIFIED;
 		call->image = JT_NO_IMAGE;
@@ -58,7 +60,7 @@ static __always_inline void classify_call(struct jt_target *target, struct threa
 	if (thread->sweep.number && !thread->sweep.extents)
 		kind = WALK_FIRST;
 	barrier_var(kind); /* any number to the verifier, which would else follow each kind by itself */
-	walk_stack(target, thread, kind, regs.sp + 8 * (target->images[0].wrapper_words & 3), regs.bp);
+	walk_stack(thread, kind, sp + 8 * thread->target.wrapper_words);
 	walk = current_walk(thread);
 	barrier(); /* or one load of the kind serves both, whose copy 5.10 does not know to be bounded */
 	if (thread->step.kind == WALK_FIRST && walk->purpose == JT_PURGE_SWEEP)
@@ -68,7 +70,7 @@ static __always_inline void classify_call(struct jt_target *target, struct threa
 	call->frames[0] = walk->frames[0];
 	call->frames[1] = walk->frames[1];
 	call->frames[2] = walk->frames[2];
-	if (call->purpose == JT_FOREIGN && is_own_stack(call, regs.sp))
+	if (call->purpose == JT_FOREIGN && is_own_stack(call, sp))
 		call->purpose = JT_THREAD_STACK;
 	else if (call->purpose == JT_FOREIGN && call->syscall == JT_SYS_PROCESS_MADVISE && call->image != JT_NO_IMAGE)
 		call->purpose = JT_UNCLASSIFIED; /* no program does that to itself: a batch of an unknown function */
@@ -77,81 +79,97 @@ static __always_inline void classify_call(struct jt_target *target, struct threa
 		call->purpose = JT_OTHER_ADVICE;
 }
 
-/* Does what the probe said of this sweep go with what is done now? User space drops a probe that is wrong too often. */
-static __always_inline void check_sweep(const struct thread *thread)
+/* What RSS lost in the call. False: not known. */
+static __always_inline bool read_rss_delta(const struct call *call, __s64 *delta)
 {
-	const struct call *call = &thread->call;
-	const struct sweep *sweep = &thread->sweep;
-	struct jt_image_checks *check;
-	__u32 index = call->image;
+	__s64 pages = read_anon_pages();
 
-	if (call->purpose != JT_PURGE_SWEEP)
-		return;
-	check = bpf_map_lookup_elem(&checks, &index);
-	if (!check)
-		return;
-	if (!sweep->number)
-		__sync_fetch_and_add(&check->unannounced, 1);
-	else if (call->advice == MADV_FREE && call->syscall != JT_SYS_MUNMAP && sweep->state == JT_STATE_MUZZY)
-		__sync_fetch_and_add(&check->disagreed, 1);
-	else if (sweep->extents == 0 && sweep->state != JT_STATE_UNKNOWN)
-		__sync_fetch_and_add(&check->agreed, 1);
+	if (likely(pages >= 0 && call->rss_pages >= 0)) {
+		*delta = (pages - call->rss_pages) * (1 << JT_PAGE_SHIFT);
+		return true;
+	}
+	if (call->start_ns)
+		count_loss(JT_LOSS_UNREAD_RSS);
+	return false;
 }
 
-/* User space took a probe off again: what it said last of this thread's sweep is worth nothing. */
-static __always_inline void forget_distrusted(struct thread *thread)
-{
-	__u32 index = thread->call.image;
-	struct jt_image *image = bpf_map_lookup_elem(&images, &index);
-
-	if (!image || image->tier != JT_TIER_CALLSITE)
-		return;
-	thread->sweep.state = JT_STATE_UNKNOWN;
-	thread->sweep.cause = JT_CAUSE_UNKNOWN;
-	thread->sweep.arena = JT_NO_ARENA;
-	thread->sweep.number = 0;
-}
-
-static __always_inline void account_purge(struct jt_counters *counters, struct thread *thread, __s64 ret,
-					  __u64 latency_ns)
+static __always_inline void account_work(struct thread *thread, __s64 ret, __u64 latency_ns)
 {
 	struct call *call = &thread->call;
 	bool has_rss_delta = false;
-	__s64 rss_pages, delta = 0;
-	__u8 from, transition;
+	struct jt_work *work;
+	__s64 delta = 0;
 
 	forget_distrusted(thread);
-	from = source_state(thread);
-	transition = transition_of(call, from);
-	check_sweep(thread);
+	/* By way of memory: the verifier would go on with each of their values by itself. */
+	call->from = source_state(thread);
+	call->transition = transition_of(call);
+	barrier();
+	if (call->purpose == JT_PURGE_SWEEP)
+		check_sweep(thread);
+	work = work_of(thread);
+	if (unlikely(!work))
+		return;
 	if (call->purpose != JT_DESTROY)
-		count_extents(counters, thread, from, ret < 0);
-	if (is_purge(call->purpose)) {
-		rss_pages = read_anon_pages();
-		has_rss_delta = rss_pages >= 0 && call->rss_pages >= 0;
-		if (has_rss_delta) {
-			delta = (rss_pages - call->rss_pages) * (1 << JT_PAGE_SHIFT);
-			__sync_fetch_and_add(&counters->rss_delta_bytes, delta);
-			counters->has_rss_delta = 1;
-		} else if (call->start_ns) {
-			count_loss(JT_LOSS_UNREAD_RSS);
-		}
+		count_extents(thread, work, ret < 0);
+	if (is_purge(call->purpose))
+		has_rss_delta = read_rss_delta(call, &delta);
+	if (has_rss_delta) {
+		add(thread, (__u64 *)&work->rss_delta_bytes, delta);
+		work->has_rss_delta = 1;
 	}
-	if (ret < 0)
-		count_failure(counters, ret);
-	else if (transition < JT_TRANSITIONS)
-		count_latency(call, transition, latency_ns);
-	if (ret >= 0)
-		request_follow(counters, thread, from, transition);
-	if (keeps_details)
-		count_payer(call, latency_ns);
-	send_call(thread, from, transition, latency_ns, ret, delta, has_rss_delta);
+	if (thread->probe_hits) {
+		add(thread, &work->probe_hits, thread->probe_hits);
+		thread->probe_hits = 0;
+	}
+	if (unlikely(ret < 0)) {
+		count_failed(thread, work, latency_ns);
+		count_errno(call, ret);
+	} else {
+		count_done(thread, work, latency_ns);
+		request_follow(thread, work);
+	}
+	send_call(thread, latency_ns, ret, delta, has_rss_delta);
+}
+
+static __always_inline void account_other(const struct call *call, bool failed, __u64 latency_ns)
+{
+	struct jt_counters *owner = counters_of(&call->id);
+
+	if (owner)
+		count_call(owner, call, failed, latency_ns);
+}
+
+static __always_inline void count_untimed(const struct call *call)
+{
+	struct jt_counters *owner = counters_of(&call->id);
+
+	if (owner)
+		__sync_fetch_and_add(&owner->untimed_calls, 1);
 }
 
 /* Less than asked: jemalloc goes through all of it again with madvise, and that is then counted. */
 static __always_inline bool is_incomplete(const struct call *call, __s64 ret)
 {
 	return call->syscall == JT_SYS_PROCESS_MADVISE && (__u64)ret != call->len && is_purge(call->purpose);
+}
+
+/* Once all is done for a call that was seen from its enter to its exit. */
+static __always_inline void count_own_cost(struct call *call)
+{
+	struct jt_counters *owner = counters_of(&call->id);
+
+	if (owner) {
+		__sync_fetch_and_add(&owner->bpf_samples, 1);
+		__sync_fetch_and_add(&owner->bpf_sampled_ns, call->enter_ns + bpf_ktime_get_ns() - call->exit_ns);
+	}
+	call->enter_ns = 0;
+}
+
+/* mmap and mremap return addresses: only the last page of them are errors. */
+static __always_inline __s64 errno_or_zero(__s64 ret)
+{
+	return ret < 0 && ret >= -MAX_ERRNO ? ret : 0;
 }
 
 /*
@@ -162,60 +180,45 @@ __noinline int end_call(__s64 ret)
 {
 	__u64 now = bpf_ktime_get_ns(), latency_ns = 0;
 	struct thread *thread = find_thread();
-	struct jt_counters *counters;
-	struct jt_calls *calls;
 	struct call *call;
 
-	if (!thread)
+	if (unlikely(!thread || thread->call.syscall == JT_SYS_NONE))
 		return 0;
 	call = &thread->call;
 	thread->ended = true;
-	if (call->start_ns)
+	if (call->syscall != JT_SYS_PROCESS_MADVISE)
+		ret = errno_or_zero(ret);
+	if (likely(call->start_ns))
 		latency_ns = now - call->start_ns;
-	if (is_incomplete(call, ret))
+	if (unlikely(is_incomplete(call, ret)))
 		call->purpose = JT_OTHER_ADVICE;
-	counters = counters_of(&call->id);
-	if (!counters) {
-		call->syscall = JT_SYS_NONE;
-		return 0;
-	}
-	if (!call->start_ns && (times_mmap || call->syscall != JT_SYS_MMAP))
-		__sync_fetch_and_add(&counters->untimed_calls, 1);
-	calls = &counters->by_purpose[within(call->purpose, JT_PURPOSE_SLOTS)];
-	__sync_fetch_and_add(&calls->calls, 1);
-	__sync_fetch_and_add(&calls->bytes, call->len);
-	__sync_fetch_and_add(&calls->total_ns, latency_ns);
-	if (ret < 0)
-		__sync_fetch_and_add(&calls->failed, 1);
-	if (is_purge(call->purpose) || call->purpose == JT_DESTROY)
-		account_purge(counters, thread, ret, latency_ns);
-	if (thread->probe_hits) {
-		__sync_fetch_and_add(&counters->probe_hits, thread->probe_hits);
-		thread->probe_hits = 0;
-	}
+	call->exit_ns = now;
+	if (likely(is_counted_as_work(call->purpose)))
+		account_work(thread, ret, latency_ns);
+	else
+		account_other(call, ret < 0, latency_ns);
+	if (unlikely(!call->start_ns) && (times_mmap || call->syscall != JT_SYS_MMAP))
+		count_untimed(call);
 	if (ret >= 0)
 		request_forget(thread);
-	if (keeps_details && (call->purpose == JT_PURGE_UNPROVEN || call->purpose == JT_UNCLASSIFIED))
+	if (keeps_details && unlikely(call->purpose == JT_PURGE_UNPROVEN || call->purpose == JT_UNCLASSIFIED))
 		count_callsite(call, ret < 0, latency_ns);
-	call->exit_ns = now;
 	call->syscall = JT_SYS_NONE;
 	thread->calls++;
-	return 0;
+	return 1;
 }
 
-/* Once all is done for a call that was seen from its enter to its exit. */
-static __always_inline void count_own_cost(const struct thread *thread)
+/* What is left to do of a call that has ended. Not in end_call(), whose callers have too many callers already. */
+static __always_inline void finish_call(void)
 {
-	const struct call *call = &thread->call;
-	struct jt_counters *owner;
+	struct thread *thread = find_thread();
 
-	if (!is_timed(thread->calls) || !call->enter_ns)
+	if (unlikely(!thread))
 		return;
-	owner = bpf_map_lookup_elem(&counters, &call->id);
-	if (!owner)
-		return;
-	__sync_fetch_and_add(&owner->bpf_samples, 1);
-	__sync_fetch_and_add(&owner->bpf_sampled_ns, call->enter_ns + bpf_ktime_get_ns() - call->exit_ns);
+	if (thread->follow != FOLLOW_NOTHING)
+		follow_call(thread);
+	if (unlikely(thread->call.enter_ns))
+		count_own_cost(&thread->call);
 }
 
 /* The exit of the call in flight was skipped: its pages are gone all the same, how long it took is not known. */
@@ -223,24 +226,21 @@ static __always_inline void end_unseen(struct thread *thread)
 {
 	struct call *call = &thread->call;
 
-	call->start_ns = 0;
+	call->start_ns = call->enter_ns = 0;
 	end_call(call->syscall == JT_SYS_PROCESS_MADVISE ? (__s64)call->len : 0);
+	follow_nothing(thread);
 }
 
 /* A memory syscall of a target begins. `ranges`: see struct call. */
 __noinline int begin_call(enum jt_syscall syscall, __u64 addr, __u64 len, __u32 advice, __u32 ranges)
 {
-	struct jt_target *target = current_target();
-	struct thread *thread;
+	struct thread *thread = target_thread();
 	struct call *call;
 
-	if (!target)
-		return 0;
-	thread = make_thread();
-	if (!thread)
+	if (unlikely(!thread))
 		return 0;
 	call = &thread->call;
-	if (call->syscall != JT_SYS_NONE)
+	if (unlikely(call->syscall != JT_SYS_NONE))
 		end_unseen(thread);
 	call->enter_ns = is_timed(thread->calls + 1) ? bpf_ktime_get_ns() : 0;
 	thread->ended = false;
@@ -249,19 +249,17 @@ __noinline int begin_call(enum jt_syscall syscall, __u64 addr, __u64 len, __u32 
 	call->len = len;
 	call->advice = advice;
 	call->ranges = ranges;
-	call->id = target->id;
-	classify_call(target, thread);
-	call->rss_pages = -1;
-	if (is_purge(call->purpose)) {
-		/* A thread gets its name once, and before it purges: looking now and then is enough. */
-		if (!thread->knows_payer || thread->calls % COST_SAMPLE == 0)
-			thread->payer = current_payer();
+	call->id = thread->target.id;
+	classify_call(thread);
+	/* A thread gets its name once, and before it purges: looking now and then is enough. */
+	if (unlikely((!thread->knows_payer || thread->calls % COST_SAMPLE == 0) && is_counted_as_work(call->purpose))) {
+		thread->payer = current_payer();
 		thread->knows_payer = true;
-		call->payer = thread->payer;
-		call->rss_pages = read_anon_pages();
 	}
+	call->payer = thread->payer;
+	call->rss_pages = is_purge(call->purpose) ? read_anon_pages() : -1;
 	call->start_ns = bpf_ktime_get_ns();
-	if (call->enter_ns)
+	if (unlikely(call->enter_ns))
 		call->enter_ns = call->start_ns - call->enter_ns;
 	return 0;
 }

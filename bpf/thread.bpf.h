@@ -20,7 +20,9 @@ struct call {
 	__u8 advice;
 	__u8 purpose;
 	__u8 payer;
-	__u8 pad[4];
+	__u8 from;	 /* enum jt_state; once it has ended, as the next */
+	__u8 transition; /* JT_TRANSITIONS: none */
+	__u8 pad[2];
 };
 
 /* The decay pass that this thread is in, or was in last. */
@@ -41,17 +43,15 @@ enum walk_kind { WALK_FREE, WALK_OTHER, WALK_FIRST, WALK_KINDS };
 
 /* A walk up the stack that was made before: the same words in the same places lead to the same end. */
 struct known_walk {
-	__u64 born_ns; /* of the target; 0: none */
+	__u64 version; /* of the target; 0: none */
 	__u64 frames[3];
 	__u64 word[MAX_WALK_FRAMES]; /* return addresses, ... */
 	__u16 slot[MAX_WALK_FRAMES]; /* ... and where they were, in words from the stack pointer */
 	__u32 image;
-	__u32 n_images; /* of the target: with one more, the same addresses may be another's */
 	__u8 depth;
 	__u8 words; /* of the stack, up to the last return address */
 	__u8 purpose;
 	__u8 cause;
-	__u8 pad[4];
 };
 
 /* Where the walk that is being made stands. */
@@ -74,26 +74,44 @@ enum follow { FOLLOW_NOTHING, FOLLOW_RANGE, FOLLOW_VECTOR, FORGET_RANGE };
 
 /* A cache that a probe has read: which it is does not change. */
 struct known_cache {
-	__u64 born_ns; /* of the target; 0: none */
+	__u64 version; /* of the target; 0: none */
 	__u64 address;
 	__u32 arena;
 	__u8 state;
 	__u8 pad[3];
 };
 
+/* The target that a thread is of, as it stood in `targets` at some version. */
+struct own_target {
+	__u64 version; /* of targets_version; 0: of none, as far as is known */
+	struct jt_target_id id;
+	__u32 wrapper_words;
+	__u32 pad;
+};
+
+/* For jt_image_checks of an image: see checks.bpf.h. */
+struct pending_checks {
+	__u32 image;
+	__u32 hits;
+	__u32 agreed;
+	__u32 told; /* hits that are not pending any more */
+};
+
 struct thread {
+	struct own_target target;
 	struct call call;
 	struct sweep sweep;
 	struct known_cache cache;
+	struct pending_checks checks;
 	__u64 failed_addr; /* the last purge failed here: jemalloc tries the same extent again in another way */
 	__u64 failed_len;
 	__u32 calls;
 	__u32 probe_hits; /* that are not in the counters yet */
 	__u8 payer;
 	bool knows_payer;
+	bool shares_work; /* it has no `works` of its own */
 	bool ended;	  /* an exit program has seen the end of the call */
 	__u8 follow;	  /* enum follow: the call's pages, or those of its vector */
-	__u8 follow_from; /* enum jt_state */
 	struct step step;
 	struct known_walk walks[WALK_KINDS];
 	__u64 stack[STACK_WORDS]; /* the top of the user stack, read at once */
@@ -113,7 +131,7 @@ struct {
 	__type(key, __u32);
 	__type(value, struct thread);
 } threads_by_tid SEC(".maps");
-_Static_assert(sizeof(struct thread) <= sizeof(struct jt_hist), "zeroes must cover it");
+_Static_assert(sizeof(struct thread) <= sizeof(struct jt_work), "zeroes must cover it");
 
 /* NULL when it has none yet. */
 static __always_inline struct thread *find_thread(void)
@@ -140,6 +158,48 @@ static __always_inline struct thread *make_thread(void)
 	if (!thread)
 		count_loss(JT_LOSS_NO_STORAGE);
 	return thread;
+}
+
+/*
+ * A look into `targets`, which the thread is spared from then on until one of them changes. Global: the verifier would
+ * go on from here by itself. Returns 1 when the thread is one of a target's.
+ */
+__noinline int look_up_target(void)
+{
+	__u64 version = targets_version;
+	struct jt_target *target;
+	struct thread *thread;
+
+	barrier(); /* a change that comes in between shall be looked up again, not be missed */
+	target = current_target();
+	thread = target ? make_thread() : find_thread();
+	if (!thread)
+		return 0;
+	thread->target.version = 0;
+	if (!target)
+		return 0;
+	thread->target.id = target->id;
+	thread->target.wrapper_words = target->images[0].wrapper_words & 3;
+	thread->target.version = version;
+	return 1;
+}
+
+static __always_inline void forget_target(void)
+{
+	struct thread *thread = find_thread();
+
+	if (thread)
+		thread->target.version = 0;
+}
+
+/* The current thread, when it is one of a target's. */
+static __always_inline struct thread *target_thread(void)
+{
+	struct thread *thread = find_thread();
+
+	if (likely(thread && thread->target.version == targets_version))
+		return thread;
+	return look_up_target() ? find_thread() : NULL;
 }
 
 /* Task storage dies with its task; the hash has to be told. */

@@ -14,10 +14,6 @@
 
 #include "thread.bpf.h"
 
-struct user_regs {
-	__u64 sp, bp;
-};
-
 struct task_struct___stack {
 	void *stack;
 } __attribute__((preserve_access_index));
@@ -59,21 +55,18 @@ static __always_inline struct pt_regs *untyped_regs(void)
 	return BPF_CORE_READ(task, stack) + KERNEL_STACK_SIZE - bpf_core_type_size(struct pt_regs);
 }
 
-/* The registers that the current thread entered the kernel with. */
-static __always_inline bool read_user_regs(struct user_regs *out)
+/*
+ * The registers that the current thread entered the kernel with; 0: not to be had. Global: for each load through a
+ * typed pointer the verifier searches the kernel's BTF from end to end, so it shall come along here only once.
+ */
+__noinline __u64 user_sp(void)
 {
-	struct pt_regs *regs;
+	return has_typed_regs() ? PT_REGS_SP(typed_regs()) : PT_REGS_SP_CORE(untyped_regs());
+}
 
-	if (has_typed_regs()) {
-		regs = typed_regs();
-		out->sp = PT_REGS_SP(regs);
-		out->bp = PT_REGS_FP(regs);
-	} else {
-		regs = untyped_regs();
-		out->sp = PT_REGS_SP_CORE(regs);
-		out->bp = PT_REGS_FP_CORE(regs);
-	}
-	return out->sp != 0;
+__noinline __u64 user_bp(void)
+{
+	return has_typed_regs() ? PT_REGS_FP(typed_regs()) : PT_REGS_FP_CORE(untyped_regs());
 }
 
 /*
@@ -142,7 +135,7 @@ static __always_inline bool read_word(struct thread *thread, __u64 at, __u64 *ou
 static __always_inline bool read_stack(struct thread *thread, __u64 sp, __u32 words)
 {
 	barrier_var(words);
-	if (words > STACK_WORDS || bpf_probe_read_user(thread->stack, words * 8, (void *)sp))
+	if (unlikely(words > STACK_WORDS || bpf_probe_read_user(thread->stack, words * 8, (void *)sp)))
 		return false;
 	thread->step.words = words;
 	return true;
@@ -177,7 +170,7 @@ static __always_inline bool is_known(struct thread *thread, struct known_walk *w
 	for (i = 0; i < MAX_WALK_FRAMES; i++) {
 		if (i >= walk->depth)
 			break;
-		if (thread->stack[within(walk->slot[i], STACK_WORDS)] != walk->word[i])
+		if (unlikely(thread->stack[within(walk->slot[i], STACK_WORDS)] != walk->word[i]))
 			return false;
 	}
 	return true;
@@ -247,37 +240,41 @@ static __always_inline void settle_tick(const struct thread *thread, struct know
  * verifier, so that all ways through one round meet at the head of the next. With variables this was most of the time
  * to load.
  */
-static __noinline int walk_stack(struct jt_target *target, struct thread *thread, __u32 kind, __u64 sp, __u64 bp)
+static __noinline int walk_stack(struct thread *thread, __u32 kind, __u64 sp)
 {
 	struct step *step = &thread->step;
 	struct jt_target_image *image;
 	struct known_walk *walk;
+	struct jt_target *target;
 	struct jt_site *site;
 	__u64 word, at;
 	__u32 i;
 
 	step->sp = step->slot = sp;
-	step->bp = bp;
 	step->kind = kind;
 	step->repeatable = true;
 	step->sweep = 0;
 	walk = current_walk(thread);
 	/* No more of the stack is read than was looked at the last time. */
-	if (walk->born_ns == target->id.born_ns && walk->n_images == target->n_images &&
-	    read_stack(thread, sp, walk->words) && is_known(thread, walk))
+	if (likely(walk->version == thread->target.version && read_stack(thread, sp, walk->words) &&
+		   is_known(thread, walk)))
 		return 0;
-	walk->born_ns = 0;
+	walk->version = 0;
 	walk->depth = 0;
 	walk->image = JT_NO_IMAGE;
 	walk->cause = JT_CAUSE_UNKNOWN;
 	walk->frames[0] = walk->frames[1] = walk->frames[2] = 0;
+	walk->purpose = JT_UNCLASSIFIED;
+	target = current_target();
+	if (!target)
+		return 0;
 	/* Near the end of the stack's mapping less than all can be read: then the few words that are always there. */
 	if (!read_stack(thread, sp, STACK_WORDS) && !read_stack(thread, sp, 8)) {
 		count_loss(JT_LOSS_UNREAD_STACK);
-		walk->purpose = JT_UNCLASSIFIED;
 		return 0;
 	}
 	walk->purpose = JT_FOREIGN;
+	step->bp = user_bp();
 	barrier(); /* or the compiler enters the loop in its middle, which kernels before 6.12 take for a jump back */
 	for (i = 0; i < MAX_WALK_FRAMES; i++) {
 		if (!read_word(thread, step->slot, &step->word))
@@ -306,8 +303,7 @@ static __noinline int walk_stack(struct jt_target *target, struct thread *thread
 			break;
 		barrier();
 	}
-	walk->n_images = target->n_images;
 	if (step->repeatable)
-		walk->born_ns = target->id.born_ns;
+		walk->version = thread->target.version;
 	return 0;
 }

@@ -269,7 +269,7 @@ struct jt_refaults {
   uint64_t evicted_pages;          /* their pages that had not been touched until then */
 };
 
-/* `counters`: per target. */
+/* `counters`: per target. Purges are not in the map: they are in `works`, and user space adds them up from there. */
 struct jt_counters {
   struct jt_decay_counters decay[JT_STATES]; /* by source state; [0] = source unknown */
   uint64_t sweeps[JT_STATES][JT_CAUSES];     /* that purged something, by source state and cause */
@@ -281,24 +281,17 @@ struct jt_counters {
   uint64_t failed_errno_other;
   uint64_t bpf_samples; /* calls of which the programs at enter and exit were timed (1 in 64) ... */
   uint64_t bpf_sampled_ns;
-  uint64_t probe_hits;      /* of each thread, up to its last call */
+  uint64_t probe_hits;      /* of each thread, up to its last purge */
   uint64_t untimed_calls;   /* of all calls: only their enter or only their exit was seen */
   uint64_t collapses;       /* huge pages that the kernel made of small ones */
   uint64_t collapse_filled; /* pages of theirs that were not there before */
   struct jt_refaults refaults;
 };
 
-/* `hists`: one transition of one target, by payer. */
-struct jt_hist_key {
-  struct jt_target_id id;
-  uint8_t transition;
-  uint8_t payer;
-  uint8_t pad[6];
-};
 struct jt_hist {
-  uint64_t extents; /* process_madvise advises many in one call; in the map: beyond one for each timed call */
+  uint64_t extents; /* process_madvise advises many in one call; in `works`: beyond one for each timed call */
   uint64_t bytes;
-  uint64_t count; /* timed calls; in the map 0: the buckets have them */
+  uint64_t count; /* timed calls; in `works` 0: the buckets have them */
   uint64_t sum_ns;
   uint64_t min_ns;
   uint64_t max_ns;
@@ -324,19 +317,34 @@ struct jt_chunk_pages {
   uint32_t stamp[JT_CHUNK_PAGES]; /* time << 2 | where from, never 0; 0: not purged, or touched since */
 };
 
-/* `payers`: purge work by thread. */
-struct jt_payer_key {
-  struct jt_target_id id;
-  uint32_t tid;
-  uint32_t pad;
-};
-struct jt_payer_work {
-  uint64_t calls;
-  uint64_t total_ns;
-  uint64_t bytes;
-  char comm[JT_COMM_LEN];
+/*
+ * `works`: what one thread purged, or destroyed, in one way. Nobody else writes there, so that it takes no atomic
+ * operation. Threads for which there is no room, or whose names nobody wants to know, share one.
+ */
+struct jt_work_key {
+  uint64_t born_ns; /* the target's */
+  uint32_t who;     /* tid; or JT_SHARED_WORK and the target's tgid */
+  uint8_t transition;
   uint8_t payer;
-  uint8_t pad[7];
+  uint8_t purpose;
+  uint8_t pad;
+};
+#define JT_SHARED_WORK 0x80000000u
+struct jt_work {
+  char comm[JT_COMM_LEN];
+  uint64_t untimed; /* calls of `done` of which only one end was seen: their extents and bytes are in there */
+  uint64_t failed;  /* calls, and theirs, which are not in `done` */
+  uint64_t failed_extents;
+  uint64_t failed_bytes;
+  uint64_t failed_ns;
+  uint64_t again_extents; /* of all those: that had failed before, and that jemalloc counted then */
+  uint64_t again_bytes;
+  uint64_t has_rss_delta; /* see struct jt_counters */
+  int64_t rss_delta_bytes;
+  uint64_t followed_pages;
+  uint64_t probe_hits;
+  uint64_t sweeps[JT_CAUSES]; /* whose first purge is here */
+  struct jt_hist done;
 };
 
 /* `callsites`: where purge-like calls came from; innermost first, file offsets of return addresses, 0 = none.
@@ -441,7 +449,8 @@ struct jt_mallctl_event {
 JT_STATIC_ASSERT(sizeof(struct jt_target_id) == 16, "");
 JT_STATIC_ASSERT(sizeof(struct jt_site) == 16, "");
 JT_STATIC_ASSERT(sizeof(struct jt_image) == 16, "");
-JT_STATIC_ASSERT(sizeof(struct jt_hist_key) == 24, "");
+JT_STATIC_ASSERT(sizeof(struct jt_work_key) == 16, "");
+JT_STATIC_ASSERT(sizeof(struct jt_work) == 8 * 21 + sizeof(struct jt_hist), "");
 JT_STATIC_ASSERT(sizeof(struct jt_hist) == 8 * (6 + JT_HIST_BUCKETS), "");
 JT_STATIC_ASSERT(sizeof(struct jt_chunk_set) == 128, "");
 JT_STATIC_ASSERT(sizeof(struct jt_chunk_pages) == 2048, "");

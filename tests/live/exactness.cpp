@@ -126,6 +126,7 @@ void expect_exact(const Build& build, const std::string& program, const Configur
     const Json summary = output.summary_of(block.pid());
     EXPECT_EQ(counters_of(summary), truth);
     EXPECT_EQ(summary["exact"], true);
+    EXPECT_GE(summary["cost"]["probe_hits"], truth.dirty_npurge + truth.muzzy_npurge);
     expect_known_causes(summary);
     expect_no_losses(summary);
   }

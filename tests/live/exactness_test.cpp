@@ -66,6 +66,37 @@ LIVE_TEST(Transitions, add_up_to_the_counters) {
   EXPECT_GT(sum("extents_total", {"dirty_muzzy"}), 0u);
 }
 
+// Who paid is the same purges again, by thread. Beyond the room for threads they are one, and nothing is
+// missing.
+class Generations : public LiveTest, public ::testing::WithParamInterface<uint64_t> {};
+
+TEST_P(Generations, of_threads_add_up_to_the_counters) {
+  constexpr uint64_t room = 6144;
+  const uint64_t threads = GetParam();
+  const Trace run =
+      run_traced({workload("static_generations"), "threads=" + std::to_string(threads)},
+                 {.environment = {{"MALLOC_CONF", "dirty_decay_ms:0,muzzy_decay_ms:0,tcache:false"}}});
+  const Block block = parse_block(run.outcome.out);
+  const Json summary = run.output().summary_of(block.pid());
+  uint64_t calls = 0, bytes = 0, named = 0;
+  for (const Json& payer : summary["payers"]) {
+    calls += payer["calls"].get<uint64_t>();
+    bytes += payer["bytes"].get<uint64_t>();
+    named += payer["tid"] != 0 ? 1 : 0;
+  }
+  EXPECT_EQ(calls, block.number("dirty_nmadvise"));
+  EXPECT_EQ(bytes, block.number("dirty_purged") * 4096);
+  EXPECT_EQ(counters_of(summary), block.counters());
+  EXPECT_EQ(summary["exact"], true);
+  EXPECT_GE(block.number("dirty_nmadvise"), threads);
+  EXPECT_GE(named, std::min(threads, room));
+  EXPECT_LE(named, room);
+  EXPECT_EQ(summary["payers"].size() > named, threads > room);
+}
+
+INSTANTIATE_TEST_SUITE_P(Few, Generations, ::testing::Values(40));
+INSTANTIATE_TEST_SUITE_P(Many, Generations, ::testing::Values(6500));
+
 // With retain:false purged ranges are unmapped: returned, not retained.
 LIVE_TEST(Transitions, are_returned_when_nothing_is_retained) {
   const Trace run =

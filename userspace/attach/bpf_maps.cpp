@@ -26,11 +26,28 @@ std::optional<uint64_t> recursion_misses(int prog_fd) {
   return info.recursion_misses;
 }
 
-/// In the map it is kept as small as can be, as each addition costs the target 6 ns: see struct jt_hist.
-jt_hist complete(jt_hist hist) {
-  hist.count = std::accumulate(std::begin(hist.buckets), std::end(hist.buckets), uint64_t{0});
-  hist.extents += hist.count;
-  return hist;
+/// In the map as little is added up as can be, as each addition costs the target time: see struct jt_hist.
+jt_work complete(jt_work work) {
+  jt_hist& done = work.done;
+  done.count = std::accumulate(std::begin(done.buckets), std::end(done.buckets), uint64_t{0});
+  done.extents += done.count;
+  return work;
+}
+
+/// Those of a target that no thread has for its own.
+void each_shared_key(const jt_target_id& id, const std::function<void(const jt_work_key&)>& visit) {
+  for (const jt_purpose purpose : {JT_PURGE_SWEEP, JT_PURGE_OVERSIZE, JT_DESTROY, JT_PURGE_UNPROVEN}) {
+    for (uint8_t transition = 0; transition < JT_TRANSITIONS; ++transition) {
+      for (uint8_t payer = 0; payer < JT_PAYERS; ++payer) {
+        visit({.born_ns = id.born_ns,
+               .who = JT_SHARED_WORK | id.tgid,
+               .transition = transition,
+               .payer = payer,
+               .purpose = static_cast<uint8_t>(purpose),
+               .pad = 0});
+      }
+    }
+  }
 }
 
 bool same(const jt_target_id& a, const jt_target_id& b) {
@@ -111,11 +128,18 @@ Status BpfObject::replace_target(const jt_target& target) {
   if (update(bpf_map__fd(impl_->skeleton->maps.targets), &target.id.tgid, &target, BPF_EXIST) != 0) {
     return fail_errno(fmt::format("cannot change the target with pid {}", target.id.tgid));
   }
+  tell_threads();
   return {};
 }
 
 void BpfObject::remove_target(uint32_t tgid) {
   remove(bpf_map__fd(impl_->skeleton->maps.targets), &tgid);
+  tell_threads();
+}
+
+/// Each thread keeps what it needs to know of its target.
+void BpfObject::tell_threads() {
+  __atomic_fetch_add(&impl_->skeleton->bss->targets_version, 1, __ATOMIC_RELEASE);
 }
 
 std::optional<jt_target> BpfObject::target(uint32_t tgid) const {
@@ -134,13 +158,21 @@ std::optional<jt_counters> BpfObject::counters(const jt_target_id& id) const {
   return counters;
 }
 
-std::optional<jt_hist> BpfObject::histogram(const jt_target_id& id, uint8_t transition, uint8_t payer) const {
-  const jt_hist_key key{.id = id, .transition = transition, .payer = payer, .pad = {}};
-  jt_hist hist{};
-  if (lookup(bpf_map__fd(impl_->skeleton->maps.hists), &key, &hist) != 0) {
-    return std::nullopt;
+void BpfObject::each_work(const jt_target_id& id, const WorkVisit& visit) const {
+  if (!impl_->skeleton->rodata->keeps_details) {  // then there are not many places to look at
+    each_shared_key(id, [&](const jt_work_key& key) {
+      jt_work work{};
+      if (lookup(bpf_map__fd(impl_->skeleton->maps.works), &key, &work) == 0) {
+        visit(key, complete(work));
+      }
+    });
+    return;
   }
-  return complete(hist);
+  each_work([&](const jt_work_key& key, const jt_work& work) {
+    if (key.born_ns == id.born_ns) {
+      visit(key, work);
+    }
+  });
 }
 
 std::optional<jt_waits> BpfObject::waits(const jt_target_id& id) const {
@@ -157,14 +189,10 @@ void BpfObject::each_counters(
   each_element<jt_target_id, jt_counters>(bpf_map__fd(impl_->skeleton->maps.counters), visit);
 }
 
-void BpfObject::each_histogram(const std::function<void(const jt_hist_key&, const jt_hist&)>& visit) const {
-  each_element<jt_hist_key, jt_hist>(
-      bpf_map__fd(impl_->skeleton->maps.hists),
-      [&](const jt_hist_key& key, const jt_hist& hist) { visit(key, complete(hist)); });
-}
-
-std::vector<std::pair<jt_payer_key, jt_payer_work>> BpfObject::payers() const {
-  return read_all_elements<jt_payer_key, jt_payer_work>(bpf_map__fd(impl_->skeleton->maps.payers));
+void BpfObject::each_work(const WorkVisit& visit) const {
+  each_element<jt_work_key, jt_work>(
+      bpf_map__fd(impl_->skeleton->maps.works),
+      [&](const jt_work_key& key, const jt_work& work) { visit(key, complete(work)); });
 }
 
 std::vector<std::pair<jt_callsite_key, jt_calls>> BpfObject::callsites() const {
@@ -275,15 +303,16 @@ void BpfObject::forget(const jt_target_id& id) {
   if (const int map = bpf_map__fd(maps.waits_by_target); map >= 0) {
     remove(map, &id);
   }
-  for (uint8_t transition = 0; transition < JT_TRANSITIONS; ++transition) {
-    for (uint8_t payer = 0; payer < JT_PAYERS; ++payer) {
-      const jt_hist_key key{.id = id, .transition = transition, .payer = payer, .pad = {}};
-      remove(bpf_map__fd(maps.hists), &key);
-    }
+  const int works = bpf_map__fd(maps.works);
+  each_shared_key(id, [&](const jt_work_key& key) { remove(works, &key); });
+  if (!impl_->skeleton->rodata->keeps_details) {
+    return;
   }
-  for (const auto& [key, work] : payers()) {
-    if (same(key.id, id)) {
-      remove(bpf_map__fd(maps.payers), &key);
+  std::vector<jt_work_key> own;
+  each_work(id, [&](const jt_work_key& key, const jt_work&) { own.push_back(key); });
+  for (const jt_work_key& key : own) {
+    if (remove(works, &key) == 0) {
+      __atomic_fetch_add(&impl_->skeleton->bss->own_works, 1, __ATOMIC_RELAXED);
     }
   }
   for (const auto& [key, calls] : callsites()) {

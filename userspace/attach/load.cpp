@@ -101,10 +101,7 @@ Result<Skeleton> try_load(const LoadOptions& options, const Features& features) 
   knobs.madvise_nr = SYS_madvise;
   knobs.mremap_nr = SYS_mremap;
   knobs.process_madvise_nr = SYS_process_madvise;
-  std::fill(std::begin(knobs.hist_bounds), std::end(knobs.hist_bounds), ~uint64_t{0} >> 1);
-  for (unsigned i = 0; i < JT_HIST_FINITE; ++i) {
-    knobs.hist_bounds[i] = ledger::Histogram::upper_bound_ns(i);
-  }
+  skeleton->bss->buckets = ledger::kernel_buckets();
   choose_hooks(*skeleton, features.preemptible);
   const uint32_t chunks = std::max<uint32_t>(options.chunks, JT_CHUNK_WAYS);
   knobs.last_chunk_set = chunks / JT_CHUNK_WAYS - 1;
@@ -125,7 +122,10 @@ Result<Skeleton> try_load(const LoadOptions& options, const Features& features) 
   for (bpf_map* by_image : {maps.images, maps.checks, maps.sites}) {
     bpf_map__set_max_entries(by_image, options.max_images);
   }
-  bpf_map__set_max_entries(maps.hists, std::min(8192U, options.max_targets * 8));
+  const uint32_t works = std::clamp(options.max_targets * 8, options.details ? 4096U : 0U, 8192U);
+  bpf_map__set_max_entries(maps.works, works);
+  skeleton->bss->targets_version = 1;
+  skeleton->bss->own_works = options.details ? static_cast<int32_t>(works / 4 * 3) : 0;
   bpf_map__set_max_entries(maps.chunk_sets, chunks / JT_CHUNK_WAYS);
   bpf_map__set_max_entries(maps.chunk_pages, chunks);
   bpf_map__set_max_entries(maps.events, options.events == Events::none ? 4096 : options.event_ring_bytes);

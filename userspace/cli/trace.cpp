@@ -144,8 +144,9 @@ void Trace::print_call(const Target& target, const jt_call_event& event) {
 }
 
 void Trace::print_intervals(uint64_t now) {
+  std::map<uint64_t, ledger::Totals> all = tracer_->totals_of_live();
   for (Target* target : tracer_->live()) {
-    const ledger::Totals totals = tracer_->totals(*target);
+    const ledger::Totals& totals = all[target->id.born_ns];
     tracer_->sample(*target, totals);
     ledger::Totals& before = at_last_interval_[target->id.born_ns];
     ledger::Interval interval{.pid = target->process.pid,

@@ -200,13 +200,13 @@ void Tracer::note(std::string text) {
   }
 }
 
-Target* Tracer::find(const jt_target_id& id) const {
-  const auto it = targets_.find(id.born_ns);
+Target* Tracer::find(uint64_t born_ns) const {
+  const auto it = targets_.find(born_ns);
   return it == targets_.end() ? nullptr : it->second.get();
 }
 
 void Tracer::adopt(const jt_target& kernel, bool from_its_start, const jt_event_header* event) {
-  Target* target = find(kernel.id);
+  Target* target = find(kernel.id.born_ns);
   if (target == nullptr) {
     auto process = discover::read_process(proc_, static_cast<pid_t>(kernel.id.tgid));
     if (!process) {
@@ -320,7 +320,7 @@ void Tracer::handle(const jt_event_header& event) {
 
 /// What the program asked is compared with its structures where both are of the same moment.
 void Tracer::on_mallctl(const jt_mallctl_event& event) {
-  Target* target = find(event.h.id);
+  Target* target = find(event.h.id.born_ns);
   if (target == nullptr) {
     return;
   }
@@ -331,7 +331,7 @@ void Tracer::on_mallctl(const jt_mallctl_event& event) {
 }
 
 void Tracer::on_call(const jt_call_event& event) {
-  Target* target = find(event.h.id);
+  Target* target = find(event.h.id.born_ns);
   if (target != nullptr && listener_.on_call) {
     listener_.on_call(*target, event);
   }

@@ -69,6 +69,8 @@ class Tracer {
   [[nodiscard]] std::vector<Target*> live() const;
   /// All that a live target has done so far, or an ended one did.
   [[nodiscard]] ledger::Totals totals(const Target& target) const;
+  /// Of all live targets that have done something, by their birth.
+  [[nodiscard]] std::map<uint64_t, ledger::Totals> totals_of_live() const;
   /// The same of all live targets at once, in pieces, for who looks at many: what is empty is left out.
   struct Visitor {
     std::function<void(const Target&, const jt_counters&)> counters;
@@ -119,7 +121,7 @@ class Tracer {
   void finish(Target& target);
   void rescan_after_loss();
   void set_sampling(uint64_t now_ns);
-  Target* find(const jt_target_id& id) const;
+  Target* find(uint64_t born_ns) const;
   void note(std::string text);
   [[nodiscard]] bool wanted(const discover::Process& process) const;
 

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "collect/tracer.hpp"
+#include "ledger/work.hpp"
 #include "util/clock.hpp"
 
 namespace jemtrace::collect {
@@ -46,29 +47,37 @@ ledger::Totals Tracer::totals(const Target& target) const {
   }
   ledger::Totals totals;
   totals.counters = bpf_->counters(target.id).value_or(jt_counters{});
-  for (uint8_t transition = 0; transition < JT_TRANSITIONS; ++transition) {
-    for (uint8_t payer = 0; payer < JT_PAYERS; ++payer) {
-      if (const auto hist = bpf_->histogram(target.id, transition, payer)) {
-        totals.transitions[transition].by_payer[payer] = ledger::Histogram(*hist);
-      }
-    }
-  }
+  bpf_->each_work(target.id,
+                  [&](const jt_work_key& key, const jt_work& work) { ledger::add(totals, key, work); });
   return totals;
 }
 
+std::map<uint64_t, ledger::Totals> Tracer::totals_of_live() const {
+  std::map<uint64_t, ledger::Totals> all;
+  bpf_->each_counters(
+      [&](const jt_target_id& id, const jt_counters& counters) { all[id.born_ns].counters = counters; });
+  bpf_->each_work(
+      [&](const jt_work_key& key, const jt_work& work) { ledger::add(all[key.born_ns], key, work); });
+  return all;
+}
+
 void Tracer::visit(const Visitor& visitor) const {
-  bpf_->each_counters([&](const jt_target_id& id, const jt_counters& counters) {
-    if (const Target* target = find(id)) {
-      visitor.counters(*target, counters);
+  std::map<uint64_t, jt_counters> counters;
+  bpf_->each_counters([&](const jt_target_id& id, const jt_counters& one) { counters[id.born_ns] = one; });
+  bpf_->each_work([&](const jt_work_key& key, const jt_work& work) {
+    const Target* target = find(key.born_ns);
+    if (target == nullptr || key.transition >= JT_TRANSITIONS || key.payer >= JT_PAYERS) {
+      return;
     }
+    ledger::add(counters[key.born_ns], key, work);
+    visitor.histogram(*target, static_cast<jt_transition>(key.transition), static_cast<jt_payer>(key.payer),
+                      work.done);
   });
-  bpf_->each_histogram([&](const jt_hist_key& key, const jt_hist& histogram) {
-    if (const Target* target = find(key.id);
-        target != nullptr && key.transition < JT_TRANSITIONS && key.payer < JT_PAYERS) {
-      visitor.histogram(*target, static_cast<jt_transition>(key.transition), static_cast<jt_payer>(key.payer),
-                        histogram);
+  for (const auto& [born_ns, sum] : counters) {
+    if (const Target* target = find(born_ns)) {
+      visitor.counters(*target, sum);
     }
-  });
+  }
 }
 
 void Tracer::sample(Target& target, const ledger::Totals& now) {
@@ -149,7 +158,13 @@ ledger::Waits Tracer::waits(const Target& target) const {
 
 void Tracer::finish(Target& target) {
   target.final_waits = bpf_->waits(target.id).value_or(jt_waits{});
-  target.final_totals = totals(target);
+  target.final_totals = {};
+  target.final_totals.counters = bpf_->counters(target.id).value_or(jt_counters{});
+  ledger::Payers payers;
+  bpf_->each_work(target.id, [&](const jt_work_key& key, const jt_work& work) {
+    ledger::add(target.final_totals, key, work);
+    payers.add(key, work);
+  });
   target.final_waiting = bpf_->waiting_pages(target.id);
   sample(target, target.final_totals);
   target.pressed =
@@ -158,16 +173,7 @@ void Tracer::finish(Target& target) {
   if (!options_.details) {
     return;
   }
-  for (const auto& [key, work] : bpf_->payers()) {
-    if (key.id.born_ns == target.id.born_ns) {
-      target.final_payers.push_back({.tid = static_cast<pid_t>(key.tid),
-                                     .comm = std::string(work.comm, ::strnlen(work.comm, sizeof work.comm)),
-                                     .payer = static_cast<jt_payer>(work.payer),
-                                     .calls = work.calls,
-                                     .latency_ns = work.total_ns,
-                                     .bytes = work.bytes});
-    }
-  }
+  target.final_payers = payers.sorted();
   for (const auto& [key, calls] : bpf_->callsites()) {
     if (key.id.born_ns != target.id.born_ns) {
       continue;
@@ -190,8 +196,6 @@ void Tracer::finish(Target& target) {
     totals.total_ns = calls.total_ns;
     target.final_callsites.push_back(std::move(totals));
   }
-  std::sort(target.final_payers.begin(), target.final_payers.end(),
-            [](const auto& a, const auto& b) { return a.latency_ns > b.latency_ns; });
   std::sort(target.final_callsites.begin(), target.final_callsites.end(),
             [](const auto& a, const auto& b) { return a.calls > b.calls; });
 }

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "jemtrace/abi.h"
+#include "jemtrace/bucket.h"
 
 namespace jemtrace::ledger {
 
@@ -40,5 +41,8 @@ class Histogram {
  private:
   jt_hist h_{};
 };
+
+/// The same buckets for jt_bucket_of().
+jt_buckets kernel_buckets();
 
 }  // namespace jemtrace::ledger

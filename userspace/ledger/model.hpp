@@ -215,7 +215,7 @@ struct Asked {
 struct Cost {
   Maybe<uint64_t> bpf_run_ns;  // estimate from 1 in 64 calls; without the programs on probes and page faults
   uint64_t events = 0;         // memory syscalls and probe hits seen
-  uint64_t probe_hits = 0;     // of each thread up to its last memory call
+  uint64_t probe_hits = 0;     // of each thread up to its last purge
   uint64_t sampling_ns = 0;    // reading /proc
   uint64_t cpu_ns = 0;         // jemtrace's own, user and system
   uint64_t max_rss_bytes = 0;  // jemtrace's own

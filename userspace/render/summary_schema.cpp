@@ -71,12 +71,13 @@ Json counters(const Json& value) {
 }
 
 Json payers() {
-  return array_of(object({{"tid", whole()},
-                          {"comm", string()},
-                          {"payer", names_of<jt_payer>(0, JT_PAYERS)},
-                          {"calls", whole()},
-                          {"latency_ns", whole()},
-                          {"bytes", whole()}}));
+  return array_of(
+      object({{"tid", described(whole(), "0: all threads that there was no room for, \"(other threads)\"")},
+              {"comm", string()},
+              {"payer", names_of<jt_payer>(0, JT_PAYERS)},
+              {"calls", whole()},
+              {"latency_ns", whole()},
+              {"bytes", whole()}}));
 }
 
 Json rss() {
@@ -151,7 +152,7 @@ Json cost() {
        {"max_rss_bytes", whole()},
        {"probe_hits",
         described(whole(),
-                  "of the probes on sweeps, up to each thread's last memory call: later hits are missing")}});
+                  "of the probes on sweeps, up to each thread's last purge: later hits are missing")}});
 }
 
 Json losses() {
