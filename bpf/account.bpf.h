@@ -92,32 +92,119 @@ static __always_inline bool has_own_work(const struct thread *thread)
 	return keeps_details && !thread->shares_work;
 }
 
+static __always_inline __u16 *number_of_work(struct thread *thread)
+{
+	const struct call *call = &thread->call;
+
+	return &thread->works[within(call->transition, JT_TRANSITIONS)][within(call->purpose, PURPOSES_OF_WORK)];
+}
+
+/* Takes a free place for this work. 0 is counted as a loss. */
+static __always_inline __u32 take_place(const struct jt_work_key *key)
+{
+	struct jt_work_key *place;
+	__u32 number = 0;
+
+	if (bpf_map_pop_elem(&free_works, &number)) {
+		count_loss(JT_LOSS_MAP_FULL);
+		return 0;
+	}
+	place = bpf_map_lookup_elem(&work_keys, &number);
+	if (!place)
+		return 0;
+	place->who = key->who;
+	place->transition = key->transition;
+	place->payer = key->payer;
+	place->purpose = key->purpose;
+	barrier(); /* user space may look at any time: this says that it is taken */
+	place->born_ns = key->born_ns;
+	return number;
+}
+
+static __always_inline __u32 own_place(const struct jt_work_key *key)
+{
+	__u32 number = take_place(key);
+	struct jt_work *work = bpf_map_lookup_elem(&works, &number);
+
+	if (!number || !work)
+		return 0;
+	__sync_fetch_and_add(&own_works, -1);
+	bpf_get_current_comm(work->comm, sizeof(work->comm));
+	return number;
+}
+
+static __always_inline __u32 shared_place(const struct jt_work_key *key)
+{
+	__u32 *shared = bpf_map_lookup_elem(&shared_works, key), number;
+	struct jt_work_key *place;
+
+	if (shared)
+		return *shared;
+	number = take_place(key);
+	if (!number || !bpf_map_update_elem(&shared_works, key, &number, BPF_NOEXIST))
+		return number;
+	/* Another CPU was first. */
+	place = bpf_map_lookup_elem(&work_keys, &number);
+	if (place)
+		place->born_ns = 0;
+	bpf_map_push_elem(&free_works, &number, 0);
+	shared = bpf_map_lookup_elem(&shared_works, key);
+	if (shared)
+		return *shared;
+	count_loss(JT_LOSS_MAP_FULL);
+	return 0;
+}
+
+/* Is this place still of that work? A place that was given back may be another's by now. */
+static __always_inline bool is_place_of(__u32 number, const struct jt_work_key *key)
+{
+	const struct jt_work_key *place = bpf_map_lookup_elem(&work_keys, &number);
+
+	return place && place->born_ns == key->born_ns && place->who == key->who &&
+	       place->transition == key->transition && place->payer == key->payer && place->purpose == key->purpose;
+}
+
+/* Global: the verifier would go on from here by itself. */
+__noinline int find_work(void)
+{
+	struct thread *thread = find_thread();
+	struct jt_work_key key = {};
+	const struct call *call;
+	__u16 *number;
+
+	if (!thread)
+		return 0;
+	call = &thread->call;
+	counters_of(&call->id); /* for the pages that come back */
+	key.born_ns = call->id.born_ns;
+	key.transition = call->transition;
+	key.payer = call->payer;
+	key.purpose = call->purpose;
+	key.who = (__u32)bpf_get_current_pid_tgid();
+	number = number_of_work(thread);
+	*number &= ~DOUBTED_WORK;
+	if (*number && is_place_of(*number, &key))
+		return 0;
+	if (has_own_work(thread) && own_works > 0) {
+		*number = own_place(&key);
+	} else {
+		thread->shares_work = true;
+		key.who = JT_SHARED_WORK | call->id.tgid;
+		*number = shared_place(&key);
+	}
+	return 0;
+}
+
 /* Where this thread's work of that kind is counted. NULL is counted as a loss. */
 static __always_inline struct jt_work *work_of(struct thread *thread)
 {
-	const struct call *call = &thread->call;
-	struct jt_work_key key = {
-		.born_ns = call->id.born_ns,
-		.who = has_own_work(thread) ? (__u32)bpf_get_current_pid_tgid() : JT_SHARED_WORK | call->id.tgid,
-		.transition = call->transition,
-		.payer = call->payer,
-		.purpose = call->purpose,
-	};
-	struct jt_work *work = bpf_map_lookup_elem(&works, &key);
+	__u32 number = *number_of_work(thread);
 
-	if (likely(work))
-		return work;
-	counters_of(&call->id); /* for the pages that come back */
-	if (has_own_work(thread) && own_works > 0) {
-		__sync_fetch_and_add(&own_works, -1);
-		work = lookup_or_zero(&works, &key);
-		if (work)
-			bpf_get_current_comm(work->comm, sizeof(work->comm));
-		return work;
-	}
-	thread->shares_work = true;
-	key.who = JT_SHARED_WORK | call->id.tgid;
-	return lookup_or_zero(&works, &key);
+	if (unlikely(!number || number & DOUBTED_WORK))
+		find_work();
+	barrier(); /* from memory: what find_work() found is any number to the verifier */
+	number = *number_of_work(thread);
+	return likely(number) ? bpf_map_lookup_elem(&works, &number) : NULL;
 }
 
 /*
@@ -153,6 +240,12 @@ static __always_inline void count_extents(struct thread *thread, struct jt_work 
 	sweep->extents += call->ranges;
 }
 
+/* Global, as it branches. */
+__noinline int bucket_of(__u64 ns)
+{
+	return jt_bucket_of(ns);
+}
+
 static __always_inline void count_done(const struct thread *thread, struct jt_work *work, __u64 latency_ns)
 {
 	const struct call *call = &thread->call;
@@ -168,7 +261,7 @@ static __always_inline void count_done(const struct thread *thread, struct jt_wo
 	if (unlikely(call->ranges != 1))
 		add(thread, &hist->extents, call->ranges - 1);
 	add(thread, &hist->sum_ns, latency_ns);
-	bucket = jt_bucket_of(&buckets, latency_ns);
+	bucket = bucket_of(latency_ns);
 	if (bucket < JT_HIST_BUCKETS)
 		add(thread, &hist->buckets[bucket], 1);
 	/* Two CPUs may race here (no atomic maximum before 5.12): user space checks both against the buckets. */
@@ -201,31 +294,36 @@ static __always_inline void count_call(struct jt_counters *counters, const struc
 		__sync_fetch_and_add(&calls->failed, 1);
 }
 
-static __always_inline void count_callsite(const struct call *call, bool failed, __u64 latency_ns)
+/* Not in line, for the sake of its caller's stack frame: see maps.bpf.h. */
+static __noinline int count_callsite(struct thread *thread, bool failed, __u64 latency_ns)
 {
+	const struct known_walk *walk = current_walk(thread);
+	const struct call *call = &thread->call;
 	struct jt_callsite_key key = {
 		.id = call->id,
 		.image = call->image,
 		.syscall = call->syscall,
 		.advice = call->advice,
 		.purpose = call->purpose,
-		.frames = {call->frames[0], call->frames[1], call->frames[2]},
+		.frames = {walk->frames[0], walk->frames[1], walk->frames[2]},
 	};
 	struct jt_calls *calls = lookup_or_zero(&callsites, &key);
 
 	if (!calls)
-		return;
+		return 0;
 	__sync_fetch_and_add(&calls->calls, 1);
 	__sync_fetch_and_add(&calls->bytes, call->len);
 	__sync_fetch_and_add(&calls->total_ns, latency_ns);
 	if (failed)
 		__sync_fetch_and_add(&calls->failed, 1);
+	return 0;
 }
 
-static __always_inline void send_call(const struct thread *thread, __u64 latency_ns, __s64 ret, __s64 rss_delta_bytes,
+static __always_inline void send_call(struct thread *thread, __u64 latency_ns, __s64 ret, __s64 rss_delta_bytes,
 				      bool has_rss_delta)
 {
 	const struct call *call = &thread->call;
+	const struct known_walk *walk;
 	struct jt_call_event *event;
 
 	if (likely(event_mode == EVENTS_NONE) || (event_mode == EVENTS_SLOW && latency_ns < slow_ns))
@@ -262,8 +360,9 @@ static __always_inline void send_call(const struct thread *thread, __u64 latency
 	event->transition = call->transition;
 	event->has_rss_delta = has_rss_delta;
 	event->sweep = call->purpose == JT_PURGE_SWEEP ? thread->sweep.number : 0;
-	event->frames[0] = call->frames[0];
-	event->frames[1] = call->frames[1];
-	event->frames[2] = call->frames[2];
+	walk = current_walk(thread);
+	event->frames[0] = walk->frames[0];
+	event->frames[1] = walk->frames[1];
+	event->frames[2] = walk->frames[2];
 	bpf_ringbuf_submit(event, 0);
 }

@@ -81,16 +81,9 @@ static __always_inline void check_sweep(struct thread *thread)
 	}
 }
 
-/* User space took a probe off again: what it said last of this thread's sweep is worth nothing. */
-static __always_inline void forget_distrusted(struct thread *thread)
+/* Of a process with two: no probe of this one told of a sweep. */
+static __always_inline void forget_other_image(struct thread *thread)
 {
-	__u32 index = thread->call.image;
-	struct jt_image *image = bpf_map_lookup_elem(&images, &index);
-
-	if (likely(!image || image->tier != JT_TIER_CALLSITE))
-		return;
-	thread->sweep.state = JT_STATE_UNKNOWN;
-	thread->sweep.cause = JT_CAUSE_UNKNOWN;
-	thread->sweep.arena = JT_NO_ARENA;
-	thread->sweep.number = 0;
+	if (unlikely(thread->call.image != thread->checks.image))
+		forget_sweep(thread);
 }

@@ -30,15 +30,15 @@ __noinline int enter(__s32 nr)
 
 	read_args(arg);
 	if (nr == madvise_nr)
-		begin_call(JT_SYS_MADVISE, arg[0], arg[1], arg[2], 1);
+		begin_call(request(JT_SYS_MADVISE, arg[2], 1), arg[0], arg[1], user_sp());
 	else if (nr == munmap_nr)
-		begin_call(JT_SYS_MUNMAP, arg[0], arg[1], 0, 1);
+		begin_call(request(JT_SYS_MUNMAP, 0, 1), arg[0], arg[1], user_sp());
 	else if (nr == mmap_nr && is_decommit(arg))
-		begin_call(JT_SYS_MMAP, arg[0], arg[1], 0, 1);
+		begin_call(request(JT_SYS_MMAP, 0, 1), arg[0], arg[1], user_sp());
 	else if (nr == process_madvise_nr)
 		begin_vector((const struct iovec *)arg[1], arg[2], arg[3]);
 	else if (nr == mremap_nr)
-		begin_call(JT_SYS_MREMAP, arg[0], arg[1], 0, 1);
+		begin_call(request(JT_SYS_MREMAP, 0, 1), arg[0], arg[1], user_sp());
 	return 0;
 }
 
@@ -129,7 +129,12 @@ static __always_inline bool gives_back(__s32 nr)
 SEC("tp_btf/sys_enter")
 int BPF_PROG(syscall_enter, struct pt_regs *regs, long nr)
 {
-	if ((gives_back(nr) || nr == mmap_nr) && !stopped && is_native(regs))
+	if (likely(!gives_back(nr) && nr != mmap_nr) || stopped || !is_native(regs))
+		return 0;
+	/* Most are this one. Its arguments are at hand: what enter() does takes 20 ns more. */
+	if (nr == madvise_nr)
+		begin_call(request(JT_SYS_MADVISE, regs->ARG(2), 1), regs->FIRST_ARG, regs->ARG(1), PT_REGS_SP(regs));
+	else
 		enter(nr);
 	return 0;
 }

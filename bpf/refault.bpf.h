@@ -138,17 +138,22 @@ static __always_inline struct jt_counters *owner_of(const struct jt_chunk_set *s
  * The first fault on a chunk of which all pages were purged may have brought a huge page, and with it the others. A
  * second fault there proves that it did not; when there was none, it is not known.
  */
-static __always_inline void settle_huge(struct jt_chunk_set *set, __u32 way)
+static __noinline int settle_huge_page(struct jt_chunk_set *set, __u32 way)
 {
 	__u32 age = set->huge[way] - 1;
 	struct jt_counters *owner;
 
-	if (likely(!set->huge[way]))
-		return;
 	set->huge[way] = 0;
 	owner = owner_of(set, way);
 	if (owner)
 		__sync_fetch_and_add(&owner->refaults.maybe_huge[within(age, JT_REFAULT_AGES)], 1);
+	return 0;
+}
+
+static __always_inline void settle_huge(struct jt_chunk_set *set, __u32 way)
+{
+	if (unlikely(set->huge[way]))
+		settle_huge_page(set, way);
 }
 
 static __always_inline void count_eviction(const struct jt_chunk_set *set, __u32 way, __u32 now)
@@ -167,7 +172,7 @@ static __always_inline void count_eviction(const struct jt_chunk_set *set, __u32
 }
 
 /* The way that a new chunk takes: a free one, or the one that was purged longest ago. */
-static __always_inline __u32 free_way(struct jt_chunk_set *set, __u32 now)
+static __noinline int free_way(struct jt_chunk_set *set, __u32 now)
 {
 	__u32 way = 0, longest = 0, i;
 
@@ -284,12 +289,15 @@ static __always_inline void request_follow(struct thread *thread, struct jt_work
 {
 	struct call *call = &thread->call;
 
-	if (!follow_purges || !takes_pages(call->transition))
+	if (!takes_pages(call->transition))
 		return;
+	if (unlikely(!follow_purges)) {
+		add(thread, &work->early_pages, call->len >> JT_PAGE_SHIFT);
+		return;
+	}
 	thread->follow = FOLLOW_RANGE;
 	if (call->syscall == JT_SYS_PROCESS_MADVISE)
 		thread->follow = FOLLOW_VECTOR;
-	add(thread, &work->followed_pages, call->len >> JT_PAGE_SHIFT);
 }
 
 static __always_inline void request_forget(struct thread *thread)
@@ -325,7 +333,6 @@ static __always_inline void follow_call(struct thread *thread)
 	struct call *call = &thread->call;
 	__u64 pages = call->len >> JT_PAGE_SHIFT, first = call->addr >> JT_PAGE_SHIFT;
 	__u32 stamp, from, followed;
-	__u8 *gate;
 
 	thread->follow = FOLLOW_NOTHING;
 	if (unlikely(what == FORGET_RANGE)) {
@@ -340,9 +347,10 @@ static __always_inline void follow_call(struct thread *thread)
 		followed = mark_chunk(first, first + pages, stamp, call->id.born_ns, call->id.tgid);
 	else
 		followed = mark_range(call->addr, call->len, stamp, call->id.born_ns, call->id.tgid);
-	gate = &has_purged[within(call->id.tgid, GATE_SLOTS)];
-	if (!*gate) /* each page fault of the host reads there: it is written once */
-		*gate = 1;
+	if (unlikely(!thread->has_purged)) { /* each page fault of the host reads there: it is not written each time */
+		has_purged[within(call->id.tgid, GATE_SLOTS)] = 1;
+		thread->has_purged = true;
+	}
 	if (unlikely(followed != pages))
 		count_unfollowed(thread, pages - followed);
 }

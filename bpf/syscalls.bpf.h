@@ -35,6 +35,17 @@ static __always_inline __u8 current_payer(void)
 	return JT_PAYER_APP;
 }
 
+/* Another payer's work is counted in other places. */
+static __always_inline void learn_payer(struct thread *thread)
+{
+	__u8 payer = current_payer();
+
+	if (thread->payer != payer)
+		doubt_works(thread);
+	thread->payer = payer;
+	thread->knows_payer = true;
+}
+
 /* The C library advises what lies below the stack pointer of a thread that ends, and nobody else does that. */
 static __always_inline bool is_own_stack(const struct call *call, __u64 sp)
 {
@@ -44,11 +55,10 @@ static __always_inline bool is_own_stack(const struct call *call, __u64 sp)
 	       sp - end < THREAD_STACK_SLACK;
 }
 
-static __always_inline void classify_call(struct thread *thread)
+static __always_inline void classify_call(struct thread *thread, __u64 sp)
 {
 	struct call *call = &thread->call;
 	__u32 kind = call->advice == MADV_FREE ? WALK_FREE : WALK_OTHER;
-	__u64 sp = user_sp();
 	struct known_walk *walk;
 
 	if (unlikely(!sp)) {
@@ -67,9 +77,6 @@ static __always_inline void classify_call(struct thread *thread)
 		thread->sweep.cause = walk->cause;
 	call->purpose = walk->purpose;
 	call->image = walk->image;
-	call->frames[0] = walk->frames[0];
-	call->frames[1] = walk->frames[1];
-	call->frames[2] = walk->frames[2];
 	if (call->purpose == JT_FOREIGN && is_own_stack(call, sp))
 		call->purpose = JT_THREAD_STACK;
 	else if (call->purpose == JT_FOREIGN && call->syscall == JT_SYS_PROCESS_MADVISE && call->image != JT_NO_IMAGE)
@@ -100,7 +107,7 @@ static __always_inline void account_work(struct thread *thread, __s64 ret, __u64
 	struct jt_work *work;
 	__s64 delta = 0;
 
-	forget_distrusted(thread);
+	forget_other_image(thread);
 	/* By way of memory: the verifier would go on with each of their values by itself. */
 	call->from = source_state(thread);
 	call->transition = transition_of(call);
@@ -112,11 +119,11 @@ static __always_inline void account_work(struct thread *thread, __s64 ret, __u64
 		return;
 	if (call->purpose != JT_DESTROY)
 		count_extents(thread, work, ret < 0);
-	if (is_purge(call->purpose))
+	if (is_purge(call->purpose)) {
 		has_rss_delta = read_rss_delta(call, &delta);
-	if (has_rss_delta) {
 		add(thread, (__u64 *)&work->rss_delta_bytes, delta);
-		work->has_rss_delta = 1;
+		if (unlikely(!has_rss_delta))
+			add(thread, &work->unread_rss, 1);
 	}
 	if (thread->probe_hits) {
 		add(thread, &work->probe_hits, thread->probe_hits);
@@ -202,7 +209,7 @@ __noinline int end_call(__s64 ret)
 	if (ret >= 0)
 		request_forget(thread);
 	if (keeps_details && unlikely(call->purpose == JT_PURGE_UNPROVEN || call->purpose == JT_UNCLASSIFIED))
-		count_callsite(call, ret < 0, latency_ns);
+		count_callsite(thread, ret < 0, latency_ns);
 	call->syscall = JT_SYS_NONE;
 	thread->calls++;
 	return 1;
@@ -231,8 +238,14 @@ static __always_inline void end_unseen(struct thread *thread)
 	follow_nothing(thread);
 }
 
-/* A memory syscall of a target begins. `ranges`: see struct call. */
-__noinline int begin_call(enum jt_syscall syscall, __u64 addr, __u64 len, __u32 advice, __u32 ranges)
+/* A system call, its advice and its ranges (see struct call) in one word: a global function takes five. */
+static __always_inline __u64 request(enum jt_syscall syscall, __u8 advice, __u32 ranges)
+{
+	return syscall | (__u64)advice << 8 | (__u64)ranges << 32;
+}
+
+/* A memory syscall of a target begins. `sp`: user space's. */
+__noinline int begin_call(__u64 request, __u64 addr, __u64 len, __u64 sp)
 {
 	struct thread *thread = target_thread();
 	struct call *call;
@@ -244,18 +257,16 @@ __noinline int begin_call(enum jt_syscall syscall, __u64 addr, __u64 len, __u32 
 		end_unseen(thread);
 	call->enter_ns = is_timed(thread->calls + 1) ? bpf_ktime_get_ns() : 0;
 	thread->ended = false;
-	call->syscall = syscall;
+	call->syscall = request;
+	call->advice = request >> 8;
+	call->ranges = request >> 32;
 	call->addr = addr;
 	call->len = len;
-	call->advice = advice;
-	call->ranges = ranges;
 	call->id = thread->target.id;
-	classify_call(thread);
+	classify_call(thread, sp);
 	/* A thread gets its name once, and before it purges: looking now and then is enough. */
-	if (unlikely((!thread->knows_payer || thread->calls % COST_SAMPLE == 0) && is_counted_as_work(call->purpose))) {
-		thread->payer = current_payer();
-		thread->knows_payer = true;
-	}
+	if (unlikely((!thread->knows_payer || thread->calls % COST_SAMPLE == 0) && is_counted_as_work(call->purpose)))
+		learn_payer(thread);
 	call->payer = thread->payer;
 	call->rss_pages = is_purge(call->purpose) ? read_anon_pages() : -1;
 	call->start_ns = bpf_ktime_get_ns();
@@ -283,5 +294,5 @@ static __always_inline void begin_vector(const struct iovec *vec, __u64 count, _
 	}
 	if (i < count)
 		count_loss(JT_LOSS_UNREAD_IOVEC);
-	begin_call(JT_SYS_PROCESS_MADVISE, first, bytes, advice, count);
+	begin_call(request(JT_SYS_PROCESS_MADVISE, advice, count), first, bytes, user_sp());
 }

@@ -4,18 +4,8 @@
 
 #include "maps.bpf.h"
 
-/* A memory syscall in flight. */
+/* A memory syscall in flight. Where it came from is in the walk. */
 struct call {
-	__u64 start_ns;
-	__u64 enter_ns; /* what its enter took of us, once that has ended; 0: not timed */
-	__u64 exit_ns;	/* when its exit began, once that has ended */
-	__u64 addr;
-	__u64 len;
-	__u64 frames[3];
-	__s64 rss_pages; /* before; -1 when unread */
-	struct jt_target_id id;
-	__u32 image;
-	__u32 ranges; /* process_madvise: extents in the iovec; else 1 */
 	__u8 syscall; /* enum jt_syscall; NONE: no call in flight */
 	__u8 advice;
 	__u8 purpose;
@@ -23,6 +13,15 @@ struct call {
 	__u8 from;	 /* enum jt_state; once it has ended, as the next */
 	__u8 transition; /* JT_TRANSITIONS: none */
 	__u8 pad[2];
+	__u64 addr;
+	__u64 len;
+	__u64 start_ns;
+	__u64 enter_ns;	 /* what its enter took of us, once that has ended; 0: not timed */
+	__u64 exit_ns;	 /* when its exit began, once that has ended */
+	__s64 rss_pages; /* before; -1 when unread */
+	struct jt_target_id id;
+	__u32 image;
+	__u32 ranges; /* process_madvise: extents in the iovec; else 1 */
 };
 
 /* The decay pass that this thread is in, or was in last. */
@@ -71,6 +70,8 @@ struct step {
 enum follow { FOLLOW_NOTHING, FOLLOW_RANGE, FOLLOW_VECTOR, FORGET_RANGE };
 
 #define STACK_WORDS 128
+#define PURPOSES_OF_WORK 8  /* what is_counted_as_work() differs in these bits */
+#define DOUBTED_WORK 0x8000 /* of a number: it may have been given back since, or be another payer's */
 
 /* A cache that a probe has read: which it is does not change. */
 struct known_cache {
@@ -97,21 +98,25 @@ struct pending_checks {
 	__u32 told; /* hits that are not pending any more */
 };
 
+/* What one event needs lies together, as in struct jt_work. */
 struct thread {
 	struct own_target target;
-	struct call call;
-	struct sweep sweep;
 	struct known_cache cache;
+	struct sweep sweep;
 	struct pending_checks checks;
-	__u64 failed_addr; /* the last purge failed here: jemalloc tries the same extent again in another way */
-	__u64 failed_len;
 	__u32 calls;
 	__u32 probe_hits; /* that are not in the counters yet */
+	struct call call;
+	__u64 failed_addr; /* the last purge failed here: jemalloc tries the same extent again in another way */
+	__u64 failed_len;
 	__u8 payer;
 	bool knows_payer;
-	bool shares_work; /* it has no `works` of its own */
+	bool shares_work; /* there are no more `works` for its own */
 	bool ended;	  /* an exit program has seen the end of the call */
+	bool has_purged;  /* the gate for its page faults is open */
 	__u8 follow;	  /* enum follow: the call's pages, or those of its vector */
+	__u8 pad[2];
+	__u16 works[JT_TRANSITIONS][PURPOSES_OF_WORK]; /* numbers in `works`, its own or shared; 0: not known */
 	struct step step;
 	struct known_walk walks[WALK_KINDS];
 	__u64 stack[STACK_WORDS]; /* the top of the user stack, read at once */
@@ -160,6 +165,31 @@ static __always_inline struct thread *make_thread(void)
 	return thread;
 }
 
+static __always_inline void doubt_works(struct thread *thread)
+{
+	__u64 *four = (__u64 *)thread->works;
+	__u32 i;
+
+	for (i = 0; i < sizeof(thread->works) / sizeof(*four); i++)
+		four[i] |= 0x0001000100010001ULL * DOUBTED_WORK;
+}
+
+/* User space took the probe off that told of this thread's sweep: what it said is worth nothing. */
+static __always_inline void forget_sweep(struct thread *thread)
+{
+	thread->sweep.state = JT_STATE_UNKNOWN;
+	thread->sweep.cause = JT_CAUSE_UNKNOWN;
+	thread->sweep.arena = JT_NO_ARENA;
+	thread->sweep.number = 0;
+}
+
+static __always_inline bool is_distrusted(__u32 index)
+{
+	struct jt_image *image = bpf_map_lookup_elem(&images, &index);
+
+	return image && image->tier == JT_TIER_CALLSITE;
+}
+
 /*
  * A look into `targets`, which the thread is spared from then on until one of them changes. Global: the verifier would
  * go on from here by itself. Returns 1 when the thread is one of a target's.
@@ -176,6 +206,10 @@ __noinline int look_up_target(void)
 	if (!thread)
 		return 0;
 	thread->target.version = 0;
+	thread->has_purged = false;
+	doubt_works(thread);
+	if (is_distrusted(thread->checks.image))
+		forget_sweep(thread);
 	if (!target)
 		return 0;
 	thread->target.id = target->id;
@@ -200,6 +234,16 @@ static __always_inline struct thread *target_thread(void)
 	if (likely(thread && thread->target.version == targets_version))
 		return thread;
 	return look_up_target() ? find_thread() : NULL;
+}
+
+/* The walk of this kind that the thread made last. From memory: the verifier is not to follow each kind by itself. */
+static __always_inline struct known_walk *current_walk(struct thread *thread)
+{
+	__u32 kind;
+
+	barrier();
+	kind = thread->step.kind;
+	return &thread->walks[kind < WALK_KINDS ? kind : 0];
 }
 
 /* Task storage dies with its task; the hash has to be told. */

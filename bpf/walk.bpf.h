@@ -163,7 +163,7 @@ static __always_inline bool step_frame(struct thread *thread, const struct jt_si
 	return !site->saved_bp || read_word(thread, cfa + site->saved_bp, &step->bp);
 }
 
-static __always_inline bool is_known(struct thread *thread, struct known_walk *walk)
+static __always_inline bool is_known(const struct thread *thread, const struct known_walk *walk)
 {
 	__u32 i;
 
@@ -186,16 +186,6 @@ static __always_inline __u8 purpose_within(const struct jt_target_image *image, 
 		return JT_PURGE_UNPROVEN;
 	/* Every call site of a jemalloc with symbols is known: one that is not is the program's own. */
 	return site ? JT_UNCLASSIFIED : JT_FOREIGN;
-}
-
-/* The walk of this kind that the thread made last. From memory: the verifier is not to follow each kind by itself. */
-static __always_inline struct known_walk *current_walk(struct thread *thread)
-{
-	__u32 kind;
-
-	barrier();
-	kind = thread->step.kind;
-	return &thread->walks[kind < WALK_KINDS ? kind : 0];
 }
 
 static __always_inline __u32 is_nonzero(__u32 value)
@@ -240,25 +230,19 @@ static __always_inline void settle_tick(const struct thread *thread, struct know
  * verifier, so that all ways through one round meet at the head of the next. With variables this was most of the time
  * to load.
  */
-static __noinline int walk_stack(struct thread *thread, __u32 kind, __u64 sp)
+static __noinline int walk_frames(struct thread *thread, __u64 sp)
 {
+	struct known_walk *walk = current_walk(thread);
 	struct step *step = &thread->step;
 	struct jt_target_image *image;
-	struct known_walk *walk;
 	struct jt_target *target;
 	struct jt_site *site;
 	__u64 word, at;
 	__u32 i;
 
 	step->sp = step->slot = sp;
-	step->kind = kind;
 	step->repeatable = true;
 	step->sweep = 0;
-	walk = current_walk(thread);
-	/* No more of the stack is read than was looked at the last time. */
-	if (likely(walk->version == thread->target.version && read_stack(thread, sp, walk->words) &&
-		   is_known(thread, walk)))
-		return 0;
 	walk->version = 0;
 	walk->depth = 0;
 	walk->image = JT_NO_IMAGE;
@@ -306,4 +290,16 @@ static __noinline int walk_stack(struct thread *thread, __u32 kind, __u64 sp)
 	if (step->repeatable)
 		walk->version = thread->target.version;
 	return 0;
+}
+
+/* The same, where no more of the stack is read than was looked at the last time if it is still as it was then. */
+static __always_inline void walk_stack(struct thread *thread, __u32 kind, __u64 sp)
+{
+	const struct known_walk *walk;
+
+	thread->step.kind = kind;
+	walk = current_walk(thread);
+	if (unlikely(walk->version != thread->target.version || !read_stack(thread, sp, walk->words) ||
+		     !is_known(thread, walk)))
+		walk_frames(thread, sp);
 }

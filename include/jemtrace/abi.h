@@ -330,21 +330,25 @@ struct jt_work_key {
   uint8_t pad;
 };
 #define JT_SHARED_WORK 0x80000000u
+#define JT_MAX_WORKS 8192 /* places; a thread keeps their numbers in 15 bits */
+
+/* What each purge changes lies together: each line of the CPU's cache that it touches costs it some 5 ns. */
 struct jt_work {
   char comm[JT_COMM_LEN];
-  uint64_t untimed; /* calls of `done` of which only one end was seen: their extents and bytes are in there */
-  uint64_t failed;  /* calls, and theirs, which are not in `done` */
+  uint64_t failed; /* calls, and theirs, which are not in `done` */
   uint64_t failed_extents;
   uint64_t failed_bytes;
   uint64_t failed_ns;
   uint64_t again_extents; /* of all those: that had failed before, and that jemalloc counted then */
   uint64_t again_bytes;
-  uint64_t has_rss_delta; /* see struct jt_counters */
-  int64_t rss_delta_bytes;
-  uint64_t followed_pages;
-  uint64_t probe_hits;
   uint64_t sweeps[JT_CAUSES]; /* whose first purge is here */
+  uint64_t probe_hits;
+  int64_t rss_delta_bytes;
   struct jt_hist done;
+  uint64_t untimed;     /* calls of `done` of which only one end was seen: their extents and bytes are in there */
+  uint64_t unread_rss;  /* calls, of all, that are not in rss_delta_bytes */
+  uint64_t early_pages; /* of `done`, that came before the page faults: whether they come back is not seen */
+  uint64_t pad[3];
 };
 
 /* `callsites`: where purge-like calls came from; innermost first, file offsets of return addresses, 0 = none.
@@ -450,7 +454,7 @@ JT_STATIC_ASSERT(sizeof(struct jt_target_id) == 16, "");
 JT_STATIC_ASSERT(sizeof(struct jt_site) == 16, "");
 JT_STATIC_ASSERT(sizeof(struct jt_image) == 16, "");
 JT_STATIC_ASSERT(sizeof(struct jt_work_key) == 16, "");
-JT_STATIC_ASSERT(sizeof(struct jt_work) == 8 * 21 + sizeof(struct jt_hist), "");
+JT_STATIC_ASSERT(sizeof(struct jt_work) % 64 == 0 && __builtin_offsetof(struct jt_work, sweeps) == 64, "");
 JT_STATIC_ASSERT(sizeof(struct jt_hist) == 8 * (6 + JT_HIST_BUCKETS), "");
 JT_STATIC_ASSERT(sizeof(struct jt_chunk_set) == 128, "");
 JT_STATIC_ASSERT(sizeof(struct jt_chunk_pages) == 2048, "");

@@ -2,53 +2,64 @@
 /*
  * In which bucket of struct jt_hist a latency is: the same for bpf/ and for the tests of it.
  *
- * A binary search of the bounds takes 35 ns, two for each purge. Here the latency is cut like a floating-point number,
- * into its highest bit and the five below it. Such a slice is at most 1/32 of its values wide, and a bucket at least
- * 1/12, so that no more than one bound is in it. Without a branch, which the verifier would follow both sides of.
+ * By arithmetic alone: a binary search of the bounds takes 35 ns, and each look into a table 5, as what a program of
+ * ours looks at has left the CPU's first cache since the purge before.
  */
 #pragma once
 
 #include "jemtrace/abi.h"
 
-#define JT_HIST_SLOTS 256 /* the next power of two after JT_HIST_FINITE: what is beyond is 2^63 - 1 */
-#define JT_SLICE_BITS 5
-#define JT_HIST_SLICES (64 << JT_SLICE_BITS)
-#define JT_HIST_FIRST_NS (1u << JT_SLICE_BITS) /* all that is less is in the first bucket, too */
+/* The bounds within any power of two of nanoseconds, as parts of 2^64: 10^9 * 2^(i/8) by as many twos as it takes. */
+#define JT_BOUND_1 0x81ffa7a9549ca6e3ull
+#define JT_BOUND_2 0x8dc3b8960164a7d9ull
+#define JT_BOUND_3 0x9a9867054d512391ull
+#define JT_BOUND_4 0xa8965f74bf065071ull
+#define JT_BOUND_5 0xb7d88a12d0dd9ea0ull
+#define JT_BOUND_6 0xc87c3e7d03cdbec3ull
+#define JT_BOUND_7 0xdaa17c2cd19555dbull
+#define JT_BOUND_8 0xee6b280000000000ull
 
-struct jt_buckets {
-  uint64_t bounds[JT_HIST_SLOTS]; /* whole nanoseconds, inclusive */
-  uint8_t slices[JT_HIST_SLICES]; /* the bucket of the smallest latency of each slice */
-  uint8_t highest_bit[64];        /* by the product below */
-};
-
-/* Such that the six highest bits of its product with 2^(n + 1) - 1 differ for each n. */
-#define JT_HIGHEST_BIT_FACTOR 0x03f79d71b4cb0a89ull
-
-static inline uint32_t jt_highest_bit_slot(uint64_t value) {
-  value |= value >> 1;
-  value |= value >> 2;
-  value |= value >> 4;
-  value |= value >> 8;
-  value |= value >> 16;
-  value |= value >> 32;
-  return (uint32_t)((value * JT_HIGHEST_BIT_FACTOR) >> 58);
+/* 1: a < b, both of 2^63 or more. No branch: the verifier would follow both sides of each. */
+static inline uint32_t jt_is_less(uint64_t a, uint64_t b) {
+  return (uint32_t)((a - b) >> 63);
 }
 
-/* `ns` from JT_HIST_FIRST_NS to 2^63 - 1. */
-static inline uint64_t jt_slice_of(const struct jt_buckets* buckets, uint64_t ns) {
-  uint64_t bit = buckets->highest_bit[jt_highest_bit_slot(ns)];
-  uint64_t slice = bit << JT_SLICE_BITS | ((ns >> ((bit - JT_SLICE_BITS) & 63)) & (JT_HIST_FIRST_NS - 1));
+static inline uint32_t jt_bucket_of(uint64_t ns) {
+  uint32_t bit = 63, bucket;
 
-  __asm__("" : "+r"(slice)); /* or the compiler, who knows that it is small, does not tell the verifier */
-  return slice & (JT_HIST_SLICES - 1);
-}
-
-/* `ns` below 2^63. */
-static inline uint32_t jt_bucket_of(const struct jt_buckets* buckets, uint64_t ns) {
-  uint64_t below = (ns - JT_HIST_FIRST_NS) >> 63; /* 1: less than that */
-  uint32_t bucket;
-
-  ns += (JT_HIST_FIRST_NS - ns) & -below;
-  bucket = buckets->slices[jt_slice_of(buckets, ns)];
-  return bucket + (uint32_t)((buckets->bounds[bucket] - ns) >> 63);
+  if (ns < 32) {
+    return 0; /* and for the rest a bit of 5 or more */
+  }
+  /* Branches here: latencies are much alike, so that the CPU foresees them. */
+  if (ns >> 32 == 0) {
+    ns <<= 32;
+    bit -= 32;
+  }
+  if (ns >> 48 == 0) {
+    ns <<= 16;
+    bit -= 16;
+  }
+  if (ns >> 56 == 0) {
+    ns <<= 8;
+    bit -= 8;
+  }
+  if (ns >> 60 == 0) {
+    ns <<= 4;
+    bit -= 4;
+  }
+  if (ns >> 62 == 0) {
+    ns <<= 2;
+    bit -= 2;
+  }
+  if (ns >> 63 == 0) {
+    ns <<= 1;
+    bit -= 1;
+  }
+  bucket = 8 * (bit - 5) + jt_is_less(JT_BOUND_1, ns) + jt_is_less(JT_BOUND_2, ns) + jt_is_less(JT_BOUND_3, ns) +
+           jt_is_less(JT_BOUND_4, ns) + jt_is_less(JT_BOUND_5, ns) + jt_is_less(JT_BOUND_6, ns) +
+           jt_is_less(JT_BOUND_7, ns) + jt_is_less(JT_BOUND_8, ns);
+  if (bucket <= 7) {
+    return 0; /* all up to 2^-24 s, of the bounds from 32 ns on the eighth */
+  }
+  return bucket - 7 < JT_HIST_FINITE ? bucket - 7 : JT_HIST_FINITE;
 }

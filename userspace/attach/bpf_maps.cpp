@@ -26,49 +26,6 @@ std::optional<uint64_t> recursion_misses(int prog_fd) {
   return info.recursion_misses;
 }
 
-/// In the map as little is added up as can be, as each addition costs the target time: see struct jt_hist.
-jt_work complete(jt_work work) {
-  jt_hist& done = work.done;
-  done.count = std::accumulate(std::begin(done.buckets), std::end(done.buckets), uint64_t{0});
-  done.extents += done.count;
-  return work;
-}
-
-/// What source_state() and transition_of() can make of a purpose (bpf/account.bpf.h): each look costs 3 us.
-constexpr std::array<std::pair<jt_purpose, jt_transition>, 17> kinds_of_work = {{
-    {JT_PURGE_SWEEP, JT_DIRTY_MUZZY},
-    {JT_PURGE_SWEEP, JT_DIRTY_RETAINED},
-    {JT_PURGE_SWEEP, JT_MUZZY_RETAINED},
-    {JT_PURGE_SWEEP, JT_DIRTY_RETURNED},
-    {JT_PURGE_SWEEP, JT_MUZZY_RETURNED},
-    {JT_PURGE_SWEEP, JT_RETAINED_RETURNED},
-    {JT_PURGE_SWEEP, JT_UNKNOWN_RETAINED},
-    {JT_PURGE_SWEEP, JT_UNKNOWN_RETURNED},
-    {JT_PURGE_OVERSIZE, JT_DIRTY_MUZZY},
-    {JT_PURGE_OVERSIZE, JT_DIRTY_RETAINED},
-    {JT_PURGE_OVERSIZE, JT_DIRTY_RETURNED},
-    {JT_PURGE_UNPROVEN, JT_DIRTY_MUZZY},
-    {JT_PURGE_UNPROVEN, JT_UNKNOWN_RETAINED},
-    {JT_PURGE_UNPROVEN, JT_UNKNOWN_RETURNED},
-    {JT_DESTROY, JT_DIRTY_MUZZY},
-    {JT_DESTROY, JT_UNKNOWN_RETAINED},
-    {JT_DESTROY, JT_RETAINED_RETURNED},
-}};
-
-/// Those of a target that no thread has for its own.
-void each_shared_key(const jt_target_id& id, const std::function<void(const jt_work_key&)>& visit) {
-  for (const auto& [purpose, transition] : kinds_of_work) {
-    for (uint8_t payer = 0; payer < JT_PAYERS; ++payer) {
-      visit({.born_ns = id.born_ns,
-             .who = JT_SHARED_WORK | id.tgid,
-             .transition = static_cast<uint8_t>(transition),
-             .payer = payer,
-             .purpose = static_cast<uint8_t>(purpose),
-             .pad = 0});
-    }
-  }
-}
-
 bool same(const jt_target_id& a, const jt_target_id& b) {
   return a.born_ns == b.born_ns && a.tgid == b.tgid;
 }
@@ -130,6 +87,7 @@ Status BpfObject::set_image(uint32_t index, const jt_image& image,
   if (update(bpf_map__fd(impl_->skeleton->maps.images), &index, &image, BPF_ANY) != 0) {
     return fail_errno("cannot tell the kernel side about an image");
   }
+  tell_threads();
   return {};
 }
 
@@ -178,20 +136,11 @@ std::optional<jt_counters> BpfObject::counters(const jt_target_id& id) const {
 }
 
 void BpfObject::each_work(const jt_target_id& id, const WorkVisit& visit) const {
-  if (!impl_->skeleton->rodata->keeps_details) {  // then there are not many places to look at
-    each_shared_key(id, [&](const jt_work_key& key) {
-      jt_work work{};
-      if (lookup(bpf_map__fd(impl_->skeleton->maps.works), &key, &work) == 0) {
-        visit(key, complete(work));
-      }
-    });
-    return;
-  }
-  each_work([&](const jt_work_key& key, const jt_work& work) {
-    if (key.born_ns == id.born_ns) {
-      visit(key, work);
-    }
-  });
+  impl_->works.each_of(id, visit);
+}
+
+void BpfObject::each_work(const WorkVisit& visit) const {
+  impl_->works.each(visit);
 }
 
 std::optional<jt_waits> BpfObject::waits(const jt_target_id& id) const {
@@ -206,12 +155,6 @@ std::optional<jt_waits> BpfObject::waits(const jt_target_id& id) const {
 void BpfObject::each_counters(
     const std::function<void(const jt_target_id&, const jt_counters&)>& visit) const {
   each_element<jt_target_id, jt_counters>(bpf_map__fd(impl_->skeleton->maps.counters), visit);
-}
-
-void BpfObject::each_work(const WorkVisit& visit) const {
-  each_element<jt_work_key, jt_work>(
-      bpf_map__fd(impl_->skeleton->maps.works),
-      [&](const jt_work_key& key, const jt_work& work) { visit(key, complete(work)); });
 }
 
 std::vector<std::pair<jt_callsite_key, jt_calls>> BpfObject::callsites() const {
@@ -322,17 +265,9 @@ void BpfObject::forget(const jt_target_id& id) {
   if (const int map = bpf_map__fd(maps.waits_by_target); map >= 0) {
     remove(map, &id);
   }
-  const int works = bpf_map__fd(maps.works);
-  each_shared_key(id, [&](const jt_work_key& key) { remove(works, &key); });
+  impl_->works.forget(id);
   if (!impl_->skeleton->rodata->keeps_details) {
     return;
-  }
-  std::vector<jt_work_key> own;
-  each_work(id, [&](const jt_work_key& key, const jt_work&) { own.push_back(key); });
-  for (const jt_work_key& key : own) {
-    if (remove(works, &key) == 0) {
-      __atomic_fetch_add(&impl_->skeleton->bss->own_works, 1, __ATOMIC_RELAXED);
-    }
   }
   for (const auto& [key, calls] : callsites()) {
     if (same(key.id, id)) {

@@ -57,6 +57,7 @@ Result<std::unique_ptr<BpfObject>> BpfObject::load(const LoadOptions& options) {
   auto impl = std::make_unique<Impl>();
   Features features;
   ASSIGN_OR_RETURN(impl->skeleton, load_skeleton(options, features));
+  TRY(impl->works.open(*impl->skeleton));
   auto& maps = impl->skeleton->maps;
   impl->rings.reset(ring_buffer__new(bpf_map__fd(maps.lifecycle), Impl::on_event, impl.get(), nullptr));
   if (!impl->rings ||

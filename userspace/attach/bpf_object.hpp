@@ -114,7 +114,7 @@ class BpfObject {
   // kernel -> user space
   [[nodiscard]] std::optional<jt_counters> counters(const jt_target_id& id) const;
   using WorkVisit = std::function<void(const jt_work_key&, const jt_work&)>;
-  /// Of one target. With details all that there is has to be looked at.
+  /// Of one target.
   void each_work(const jt_target_id& id, const WorkVisit& visit) const;
   /// Of all targets, some at a time: 0.3 us each where one by one they take 3 us.
   void each_counters(const std::function<void(const jt_target_id&, const jt_counters&)>& visit) const;

@@ -11,6 +11,7 @@
 #include <cstdio>
 #include <cstdlib>
 
+#include "attach/works.hpp"
 #include "ledger/histogram.hpp"
 
 namespace jemtrace::attach {
@@ -101,7 +102,6 @@ Result<Skeleton> try_load(const LoadOptions& options, const Features& features) 
   knobs.madvise_nr = SYS_madvise;
   knobs.mremap_nr = SYS_mremap;
   knobs.process_madvise_nr = SYS_process_madvise;
-  skeleton->bss->buckets = ledger::kernel_buckets();
   choose_hooks(*skeleton, features.preemptible);
   const uint32_t chunks = std::max<uint32_t>(options.chunks, JT_CHUNK_WAYS);
   knobs.last_chunk_set = chunks / JT_CHUNK_WAYS - 1;
@@ -122,10 +122,10 @@ Result<Skeleton> try_load(const LoadOptions& options, const Features& features) 
   for (bpf_map* by_image : {maps.images, maps.checks, maps.sites}) {
     bpf_map__set_max_entries(by_image, options.max_images);
   }
-  const uint32_t works = std::clamp(options.max_targets * 8, options.details ? 4096U : 0U, 8192U);
-  bpf_map__set_max_entries(maps.works, works);
+  const uint32_t works =
+      std::clamp<uint32_t>(options.max_targets * 8, options.details ? JT_MAX_WORKS / 2 : 0, JT_MAX_WORKS);
+  Works::set_size(*skeleton, works, options.details);
   skeleton->bss->targets_version = 1;
-  skeleton->bss->own_works = options.details ? static_cast<int32_t>(works / 4 * 3) : 0;
   bpf_map__set_max_entries(maps.chunk_sets, chunks / JT_CHUNK_WAYS);
   bpf_map__set_max_entries(maps.chunk_pages, chunks);
   bpf_map__set_max_entries(maps.events, options.events == Events::none ? 4096 : options.event_ring_bytes);

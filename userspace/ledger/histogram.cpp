@@ -143,20 +143,4 @@ uint64_t Histogram::quantile_ns(double q) const {
   return std::clamp<uint64_t>(static_cast<uint64_t>(std::llround(middle)), low, high);
 }
 
-jt_buckets kernel_buckets() {
-  jt_buckets buckets{};
-  std::fill(std::begin(buckets.bounds), std::end(buckets.bounds), ~uint64_t{0} >> 1);
-  std::copy(bounds.begin(), bounds.begin() + JT_HIST_FINITE, std::begin(buckets.bounds));
-  for (unsigned bit = 0; bit < 64; ++bit) {
-    buckets.highest_bit[jt_highest_bit_slot(uint64_t{1} << bit)] = static_cast<uint8_t>(bit);
-  }
-  for (unsigned bit = JT_SLICE_BITS; bit < 63; ++bit) {
-    for (unsigned part = 0; part < JT_HIST_FIRST_NS; ++part) {
-      const uint64_t smallest = (uint64_t{JT_HIST_FIRST_NS} + part) << (bit - JT_SLICE_BITS);
-      buckets.slices[bit << JT_SLICE_BITS | part] = static_cast<uint8_t>(Histogram::bucket_of(smallest));
-    }
-  }
-  return buckets;
-}
-
 }  // namespace jemtrace::ledger

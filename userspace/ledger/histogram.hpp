@@ -4,7 +4,6 @@
 #include <cstdint>
 
 #include "jemtrace/abi.h"
-#include "jemtrace/bucket.h"
 
 namespace jemtrace::ledger {
 
@@ -41,8 +40,5 @@ class Histogram {
  private:
   jt_hist h_{};
 };
-
-/// The same buckets for jt_bucket_of().
-jt_buckets kernel_buckets();
 
 }  // namespace jemtrace::ledger

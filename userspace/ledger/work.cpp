@@ -5,6 +5,15 @@
 #include <numeric>
 
 namespace jemtrace::ledger {
+namespace {
+
+/// The next touch raises a fault. The same is in bpf/refault.bpf.h.
+bool takes_pages(uint8_t transition) {
+  return transition == JT_DIRTY_RETAINED || transition == JT_MUZZY_RETAINED ||
+         transition == JT_UNKNOWN_RETAINED;
+}
+
+}  // namespace
 
 jt_state source_of(jt_transition transition) {
   switch (transition) {
@@ -32,13 +41,15 @@ void add(jt_counters& counters, const jt_work_key& key, const jt_work& work) {
     calls.total_ns += done.sum_ns + work.failed_ns;
     calls.failed += work.failed;
   }
-  counters.rss_delta_bytes += work.rss_delta_bytes;
-  counters.has_rss_delta |= work.has_rss_delta;
   counters.probe_hits += work.probe_hits;
-  counters.refaults.followed_pages[from] += work.followed_pages;
-  if (key.purpose == JT_DESTROY) {
-    return;  // no decay
+  if (takes_pages(key.transition)) {
+    counters.refaults.followed_pages[from] += (done.bytes >> JT_PAGE_SHIFT) - work.early_pages;
   }
+  if (key.purpose == JT_DESTROY) {
+    return;  // no decay, and RSS is not looked at
+  }
+  counters.rss_delta_bytes += work.rss_delta_bytes;
+  counters.has_rss_delta |= done.count + work.untimed + work.failed > work.unread_rss ? 1 : 0;
   const uint64_t extents = done.extents + work.failed_extents - work.again_extents;
   jt_decay_counters& decay = counters.decay[from];
   decay.nmadvise += extents;

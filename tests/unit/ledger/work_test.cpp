@@ -78,6 +78,32 @@ TEST(Work, beyond_decay_is_told_apart) {
   EXPECT_EQ(totals.transitions[JT_RETAINED_RETURNED].total().extents(), 7u);
 }
 
+TEST(Work, that_takes_pages_is_followed_once_faults_are_seen) {
+  jt_work early = work_of(5);
+  early.early_pages = 4;
+  jt_counters counters{};
+  add(counters, key_of(JT_DIRTY_RETAINED), early);
+  add(counters, key_of(JT_MUZZY_RETAINED), work_of(1));
+  add(counters, key_of(JT_DIRTY_MUZZY), work_of(7));
+  add(counters, key_of(JT_DIRTY_RETURNED), work_of(9));
+  EXPECT_EQ(counters.refaults.followed_pages[JT_STATE_DIRTY], 10u - 4);
+  EXPECT_EQ(counters.refaults.followed_pages[JT_STATE_MUZZY], 2u);
+}
+
+TEST(Work, says_what_rss_lost_where_that_was_read) {
+  jt_work work = work_of(2);
+  work.unread_rss = 2;
+  jt_counters counters{};
+  add(counters, key_of(JT_DIRTY_RETAINED), work);
+  add(counters, key_of(JT_RETAINED_RETURNED, JT_DESTROY), work_of(3));
+  EXPECT_EQ(counters.has_rss_delta, 0u);
+  work.failed = 1;
+  work.rss_delta_bytes = -4096;
+  add(counters, key_of(JT_DIRTY_RETAINED), work);
+  EXPECT_EQ(counters.has_rss_delta, 1u);
+  EXPECT_EQ(counters.rss_delta_bytes, -4096);
+}
+
 TEST(Work, of_which_only_an_end_was_seen_has_no_latency) {
   jt_work work = work_of(1);
   work.untimed = 2;
