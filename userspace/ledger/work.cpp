@@ -43,7 +43,9 @@ void add(jt_counters& counters, const jt_work_key& key, const jt_work& work) {
   }
   counters.probe_hits += work.probe_hits;
   if (takes_pages(key.transition)) {
-    counters.refaults.followed_pages[from] += (done.bytes >> JT_PAGE_SHIFT) - work.early_pages;
+    // Read while the kernel side adds: a call's early pages may be there before its bytes.
+    const uint64_t pages = done.bytes >> JT_PAGE_SHIFT;
+    counters.refaults.followed_pages[from] += pages - std::min(pages, work.early_pages);
   }
   if (key.purpose == JT_DESTROY) {
     return;  // no decay, and RSS is not looked at

@@ -88,6 +88,10 @@ TEST(Work, that_takes_pages_is_followed_once_faults_are_seen) {
   add(counters, key_of(JT_DIRTY_RETURNED), work_of(9));
   EXPECT_EQ(counters.refaults.followed_pages[JT_STATE_DIRTY], 10u - 4);
   EXPECT_EQ(counters.refaults.followed_pages[JT_STATE_MUZZY], 2u);
+  jt_work half_read = work_of(1);
+  half_read.early_pages = 3;  // a call more than the bytes have
+  add(counters, key_of(JT_MUZZY_RETAINED), half_read);
+  EXPECT_EQ(counters.refaults.followed_pages[JT_STATE_MUZZY], 2u);
 }
 
 TEST(Work, says_what_rss_lost_where_that_was_read) {
