@@ -8,54 +8,11 @@
  */
 #pragma once
 
-#include "maps.bpf.h"
+#include "cpu.bpf.h"
 
 #define MM_ANONPAGES_INDEX 1 /* the same from 2.6.34 to 7.x */
 
 const volatile bool use_cpu_share = true;
-
-struct bpf_array___percpu {
-	void *pptrs[0];
-} __attribute__((preserve_access_index));
-
-/* What this CPU adds to a per-CPU pointer; 0: not found out yet. */
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, __u64);
-} cpu_offset SEC(".maps");
-
-/*
- * this_cpu_off would say it, but only where the kernel lists data symbols; a per-CPU map holds both, the pointer and
- * where it is on this CPU. The verifier forbids arithmetic on either: reading a pointer's own bytes back makes it a
- * plain address.
- */
-static __always_inline __u64 plain_address(void *const *pointer)
-{
-	__u64 address = 0;
-
-	bpf_probe_read_kernel(&address, sizeof(address), pointer);
-	return address;
-}
-
-static __always_inline __u64 this_cpu_offset(void)
-{
-	struct bpf_array___percpu *array;
-	void *here, *map = &cpu_offset;
-	__u64 base = 0, *cached;
-	__u32 first = 0;
-
-	cached = bpf_map_lookup_elem(&cpu_offset, &first);
-	if (!cached || *cached)
-		return cached ? *cached : 0;
-	array = (void *)plain_address(&map);
-	here = cached;
-	bpf_core_read(&base, sizeof(base), &array->pptrs[0]);
-	if (base)
-		*cached = plain_address(&here) - base;
-	return *cached;
-}
 
 /* What this CPU holds back from the sum. */
 static __always_inline __s32 cpu_share(__s32 *counters)

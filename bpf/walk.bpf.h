@@ -12,7 +12,7 @@
  */
 #pragma once
 
-#include "thread.bpf.h"
+#include "cpu.bpf.h"
 
 struct task_struct___stack {
 	void *stack;
@@ -132,10 +132,15 @@ static __always_inline bool read_word(struct thread *thread, __u64 at, __u64 *ou
 	return bpf_probe_read_user(out, sizeof(*out), (void *)at) == 0;
 }
 
-static __always_inline bool read_stack(struct thread *thread, __u64 sp, __u32 words)
+static __always_inline bool read_words(__u64 *to, __u64 sp, __u32 words)
 {
 	barrier_var(words);
-	if (unlikely(words > STACK_WORDS || bpf_probe_read_user(thread->stack, words * 8, (void *)sp)))
+	return likely(words <= STACK_WORDS && bpf_probe_read_user(to, words * 8, (void *)sp) == 0);
+}
+
+static __always_inline bool read_stack(struct thread *thread, __u64 sp, __u32 words)
+{
+	if (!read_words(thread->stack, sp, words))
 		return false;
 	thread->step.words = words;
 	return true;
@@ -163,17 +168,26 @@ static __always_inline bool step_frame(struct thread *thread, const struct jt_si
 	return !site->saved_bp || read_word(thread, cfa + site->saved_bp, &step->bp);
 }
 
-static __always_inline bool is_known(const struct thread *thread, const struct known_walk *walk)
+static __always_inline bool is_known(const __u64 *stack, const struct known_walk *walk)
 {
 	__u32 i;
 
 	for (i = 0; i < MAX_WALK_FRAMES; i++) {
 		if (i >= walk->depth)
 			break;
-		if (unlikely(thread->stack[within(walk->slot[i], STACK_WORDS)] != walk->word[i]))
+		if (unlikely(stack[within(walk->slot[i], STACK_WORDS)] != walk->word[i]))
 			return false;
 	}
 	return true;
+}
+
+/* Is the stack still as it was at this walk? No more of it is read than was looked at then. */
+static __always_inline bool is_repeated(struct thread *thread, const struct known_walk *walk, __u64 sp)
+{
+	__u64 *stack = stack_buffer(thread);
+
+	return walk->version == thread->target.version && stack && read_words(stack, sp, walk->words) &&
+	       is_known(stack, walk);
 }
 
 /* What is said of a call from inside an image until a function up the stack says better. */
@@ -230,16 +244,21 @@ static __always_inline void settle_tick(const struct thread *thread, struct know
  * verifier, so that all ways through one round meet at the head of the next. With variables this was most of the time
  * to load.
  */
-static __noinline int walk_frames(struct thread *thread, __u64 sp)
+__noinline int walk_frames(__u64 sp)
 {
-	struct known_walk *walk = current_walk(thread);
-	struct step *step = &thread->step;
+	struct thread *thread = find_thread();
 	struct jt_target_image *image;
+	struct known_walk *walk;
 	struct jt_target *target;
 	struct jt_site *site;
+	struct step *step;
 	__u64 word, at;
 	__u32 i;
 
+	if (!thread)
+		return 0;
+	walk = current_walk(thread);
+	step = &thread->step;
 	step->sp = step->slot = sp;
 	step->repeatable = true;
 	step->sweep = 0;
@@ -292,14 +311,10 @@ static __noinline int walk_frames(struct thread *thread, __u64 sp)
 	return 0;
 }
 
-/* The same, where no more of the stack is read than was looked at the last time if it is still as it was then. */
+/* The same, unless the thread's last walk of this kind says it. */
 static __always_inline void walk_stack(struct thread *thread, __u32 kind, __u64 sp)
 {
-	const struct known_walk *walk;
-
 	thread->step.kind = kind;
-	walk = current_walk(thread);
-	if (unlikely(walk->version != thread->target.version || !read_stack(thread, sp, walk->words) ||
-		     !is_known(thread, walk)))
-		walk_frames(thread, sp);
+	if (unlikely(!is_repeated(thread, current_walk(thread), sp)))
+		walk_frames(sp);
 }

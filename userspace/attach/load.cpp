@@ -10,9 +10,9 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <utility>
 
 #include "attach/works.hpp"
-#include "ledger/histogram.hpp"
 
 namespace jemtrace::attach {
 namespace {
@@ -78,6 +78,17 @@ tl::unexpected<Error> load_error(int err) {
                               "jemtrace check -v prints what the kernel said"});
 }
 
+/// Major and minor; zeroes when it does not say.
+std::pair<int, int> kernel_version() {
+  utsname kernel{};
+  int major = 0;
+  int minor = 0;
+  if (::uname(&kernel) != 0 || std::sscanf(kernel.release, "%d.%d", &major, &minor) != 2) {
+    return {0, 0};
+  }
+  return {major, minor};
+}
+
 Result<Skeleton> try_load(const LoadOptions& options, const Features& features) {
   // Told where the kernel's types are, libbpf does not look for them in modules as well when this kernel
   // lacks one of ours. Up to libbpf 1.3 that look ends in EPERM for who has CAP_BPF but not CAP_SYS_ADMIN.
@@ -90,6 +101,7 @@ Result<Skeleton> try_load(const LoadOptions& options, const Features& features) 
   auto& knobs = *skeleton->rodata;
   knobs.use_task_storage = features.task_storage;
   knobs.use_cpu_share = features.cpu_share;
+  knobs.may_be_preempted = kernel_version() >= std::make_pair(7, 0);
   knobs.register_all = options.register_all;
   knobs.keeps_details = options.details;
   knobs.times_mmap = options.time_mmap || !features.preemptible;
@@ -142,8 +154,7 @@ Result<Skeleton> try_load(const LoadOptions& options, const Features& features) 
 /// Since 7.x the programs of syscall tracepoints run preemptibly; this function runs them. To look for it in
 /// the BTF takes 10 ms, which older kernels need not spend.
 bool has_preemptible_syscall_programs() {
-  utsname kernel_name{};
-  if (::uname(&kernel_name) == 0 && std::atoi(kernel_name.release) < 7) {
+  if (kernel_version() < std::make_pair(7, 0)) {
     return false;
   }
   const std::unique_ptr<btf, void (*)(btf*)> kernel(btf__load_vmlinux_btf(), btf__free);
@@ -154,11 +165,7 @@ bool has_preemptible_syscall_programs() {
 /// Up to 6.10 a return probe truncates backtraces only; in 6.11 to 6.13 it kills programs under seccomp. A
 /// session, which probes the return only of calls that are wanted, is there since 6.13.
 bool has_safe_sessions() {
-  utsname kernel_name{};
-  int major = 0;
-  int minor = 0;
-  return ::uname(&kernel_name) == 0 && std::sscanf(kernel_name.release, "%d.%d", &major, &minor) == 2 &&
-         std::make_pair(major, minor) >= std::make_pair(6, 14);
+  return kernel_version() >= std::make_pair(6, 14);
 }
 
 }  // namespace
