@@ -25,35 +25,18 @@ static inline uint32_t jt_is_less(uint64_t a, uint64_t b) {
 }
 
 static inline uint32_t jt_bucket_of(uint64_t ns) {
-  uint32_t bit = 63, bucket;
+  uint32_t bit = 63, step, bucket;
 
   if (ns < 32) {
     return 0; /* and for the rest a bit of 5 or more */
   }
   /* Branches here: latencies are much alike, so that the CPU foresees them. */
-  if (ns >> 32 == 0) {
-    ns <<= 32;
-    bit -= 32;
-  }
-  if (ns >> 48 == 0) {
-    ns <<= 16;
-    bit -= 16;
-  }
-  if (ns >> 56 == 0) {
-    ns <<= 8;
-    bit -= 8;
-  }
-  if (ns >> 60 == 0) {
-    ns <<= 4;
-    bit -= 4;
-  }
-  if (ns >> 62 == 0) {
-    ns <<= 2;
-    bit -= 2;
-  }
-  if (ns >> 63 == 0) {
-    ns <<= 1;
-    bit -= 1;
+  for (step = 32; step > 0; step /= 2) {
+    if (ns >> (64 - step) == 0) {
+      ns <<= step;
+      bit -= step;
+      __asm__ volatile("" : "+r"(ns)); /* or the compiler makes two conditional moves of it, which BPF has not */
+    }
   }
   bucket = 8 * (bit - 5) + jt_is_less(JT_BOUND_1, ns) + jt_is_less(JT_BOUND_2, ns) + jt_is_less(JT_BOUND_3, ns) +
            jt_is_less(JT_BOUND_4, ns) + jt_is_less(JT_BOUND_5, ns) + jt_is_less(JT_BOUND_6, ns) +
