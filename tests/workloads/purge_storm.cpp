@@ -2,7 +2,8 @@
 // dirty_decay_ms is 0, so each free() is one sweep with one madvise; with `extents` N > 1 it frees N extents
 // that cannot coalesce and purges them by arena.<i>.purge: one sweep with N. `rate` is per second over all
 // threads, 0: unlimited. Prints calls, ns and, with `report_every` N, the nanoseconds of each batch of N
-// purges as batch_ns lines on stdout while it runs.
+// purges as batch_ns lines on stdout while it runs. A second number there is of a piece of work that never
+// changes, done right after the batch: how quiet was the machine?
 #include <jemalloc/jemalloc.h>
 
 #include <cstdio>
@@ -95,6 +96,21 @@ class ManyExtents {
   std::vector<void*> blocks_;
 };
 
+/// ns of a fixed piece of arithmetic that fills the CPU's pipelines, some 20 us: more when somebody shares
+/// them.
+uint64_t reference_ns() {
+  constexpr int rounds = 6'000;
+  uint64_t chains[4] = {1, 2, 3, 4};
+  const uint64_t start = workload::now_ns();
+  for (int i = 0; i < rounds; i++) {
+    for (uint64_t& chain : chains) {
+      chain = chain * 6364136223846793005U + 1442695040888963407U;
+      asm volatile("" : "+r"(chain));
+    }
+  }
+  return workload::now_ns() - start;
+}
+
 template <typename Round>
 void storm(const Pace& pace, uint64_t& calls, Round round) {
   const uint64_t start = workload::now_ns();
@@ -107,8 +123,9 @@ void storm(const Pace& pace, uint64_t& calls, Round round) {
     batch_calls += done;
     if (pace.report_every != 0 && batch_calls >= pace.report_every) {
       const uint64_t end = workload::now_ns();
-      printf("batch_ns=%lu\n",
-             static_cast<unsigned long>((end - batch_start) * pace.report_every / batch_calls));
+      printf("batch_ns=%lu %lu\n",
+             static_cast<unsigned long>((end - batch_start) * pace.report_every / batch_calls),
+             static_cast<unsigned long>(reference_ns()));
       fflush(stdout);
       batch_start = workload::now_ns();
       batch_calls = 0;
