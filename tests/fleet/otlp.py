@@ -61,12 +61,16 @@ def unknown_fields(message):
     return count
 
 
+HOLD = "hold"
+
+
 class Collector:
-    """Answers with what `script` yields, then with 200. None: closes without a word."""
+    """Answers with what `script` yields, then with 200. None: closes without a word. HOLD: takes it and says nothing
+    for as long as the collector is there."""
 
     def __init__(self, port=0, script=()):
         self.requests, self.asked = [], 0
-        self.script = iter(script)
+        self.script, self.ended = iter(script), threading.Event()
         collector = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -77,9 +81,12 @@ class Collector:
                 if answer is None:
                     return
                 status, headers = answer if isinstance(answer, tuple) else (answer, {})
-                if status == 200:
+                if status in (200, HOLD):
                     assert self.headers["Content-Type"] == "application/x-protobuf" and self.path == "/v1/metrics"
                     collector.requests.append(REQUEST.FromString(body))
+                if status == HOLD:
+                    collector.ended.wait()
+                    return
                 self.send_response(status)
                 for name, value in headers.items():
                     self.send_header(name, value)
@@ -100,5 +107,6 @@ class Collector:
         return self
 
     def __exit__(self, *_):
+        self.ended.set()
         self.server.shutdown()
         self.server.server_close()

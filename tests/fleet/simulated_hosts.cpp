@@ -234,6 +234,7 @@ class Pushed {
     std::cout << nlohmann::ordered_json{{"sent", counts.sent},
                                         {"failed", counts.failed},
                                         {"dropped", counts.dropped},
+                                        {"queued", counts.queued},
                                         {"queue_bytes", counts.queue_bytes}}
               << std::endl;
   }

@@ -65,7 +65,8 @@ struct Own {
   uint64_t rejected_requests = 0, rejected_connections = 0;
   uint64_t snapshot_ns = 0;  // what making the last one took
   struct Push {
-    uint64_t sent = 0, failed = 0, dropped = 0, queue_bytes = 0;
+    uint64_t sent = 0, failed = 0, dropped = 0;
+    uint64_t queued = 0, queue_bytes = 0;  // one of them may be on its way
   };
   std::optional<Push> push;
 };

@@ -52,7 +52,11 @@ uint64_t backoff_ms(unsigned failures, double chance) {
 }
 
 Own::Push Pusher::counts() const {
-  return {.sent = sent_, .failed = failed_, .dropped = dropped_ + refused_, .queue_bytes = queue_bytes_};
+  return {.sent = sent_,
+          .failed = failed_,
+          .dropped = dropped_ + refused_,
+          .queued = queued_,
+          .queue_bytes = queue_bytes_};
 }
 
 /// Once, and once again when it has worked in between: a collector that is down for an hour fills no log.
@@ -62,17 +66,27 @@ void Pusher::complain(const std::string& what) {
   }
 }
 
-bool Pusher::send(const std::string& body, int stop) {
+/// What nobody can read in the metrics any more.
+void Pusher::tell_untaken(const Outbox& outbox, bool interrupted) {
+  queued_ = outbox.waiting();
+  queue_bytes_ = outbox.bytes();
+  if (outbox.waiting() > 0) {
+    fmt::print(stderr, "jemtrace: the OTLP collector did not take the last exports ({}){}\n",
+               outbox.waiting(), interrupted ? "; the first was on its way and may have arrived" : "");
+  }
+}
+
+Pusher::Outcome Pusher::send(const std::string& body, int stop) {
   constexpr int patience_ms = 10'000;
   const auto reply = post(options_.url, body, "application/x-protobuf", patience_ms, stop);
   if (reply && reply->status >= 200 && reply->status < 300) {
     sent_ += 1;
     failures_ = 0;
-    return true;
+    return Outcome::done;
   }
   pollfd ending{.fd = stop, .events = POLLIN, .revents = 0};
   if (!reply && ::poll(&ending, 1, 0) > 0) {
-    return false;  // interrupted: that says nothing about the collector
+    return Outcome::interrupted;  // that says nothing about the collector
   }
   failed_ += 1;
   ++failures_;
@@ -81,14 +95,14 @@ bool Pusher::send(const std::string& body, int stop) {
   constexpr std::array<int, 4> passing = {429, 502, 503, 504};
   if (reply && std::find(passing.begin(), passing.end(), reply->status) == passing.end()) {
     refused_ += 1;
-    return true;
+    return Outcome::done;
   }
   static thread_local std::minstd_rand random{std::random_device{}()};
   retry_ms_ = backoff_ms(failures_, std::uniform_real_distribution<>(0, 1)(random));
   if (reply && reply->retry_after_s) {
     retry_ms_ = std::clamp<uint64_t>(*reply->retry_after_s * 1000, retry_ms_, 600'000);
   }
-  return false;
+  return Outcome::again;
 }
 
 void Pusher::run(int stop) {
@@ -111,19 +125,24 @@ void Pusher::run(int stop) {
       if (body == nullptr) {
         break;
       }
-      if (send(*body, stop)) {
+      const Outcome outcome = send(*body, stop);
+      if (outcome == Outcome::interrupted) {
+        return tell_untaken(outbox, true);
+      }
+      if (outcome == Outcome::done) {
         outbox.pop();
       } else {
         next_send = ms_now() + retry_ms_;
       }
     }
+    queued_ = outbox.waiting();
     queue_bytes_ = outbox.bytes();
     dropped_ = outbox.dropped();
     const uint64_t wake = outbox.bytes() > 0 ? std::min(next_put, std::max(next_send, now)) : next_put;
     const uint64_t then = ms_now();
     pollfd end{.fd = stop, .events = POLLIN, .revents = 0};
     if (::poll(&end, 1, wake <= then ? 0 : static_cast<int>(wake - then)) > 0) {
-      return;
+      return tell_untaken(outbox, false);
     }
   }
 }

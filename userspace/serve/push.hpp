@@ -28,6 +28,7 @@ class Outbox {
   /// It was taken, or refused for good.
   void pop();
 
+  [[nodiscard]] size_t waiting() const { return waiting_.size(); }
   [[nodiscard]] size_t bytes() const { return bytes_; }
   [[nodiscard]] uint64_t dropped() const { return dropped_; }
 
@@ -61,13 +62,15 @@ class Pusher {
   [[nodiscard]] Own::Push counts() const;
 
  private:
-  /// False: to be tried again after retry_ms_.
-  bool send(const std::string& body, int stop);
+  enum class Outcome : uint8_t { done, again, interrupted };
+  /// again: after retry_ms_. interrupted: `stop` was faster than the answer, so nobody knows.
+  Outcome send(const std::string& body, int stop);
   void complain(const std::string& what);
+  void tell_untaken(const Outbox& outbox, bool interrupted);
 
   Options options_;
   Snapshots& snapshots_;
-  std::atomic<uint64_t> sent_{0}, failed_{0}, refused_{0}, dropped_{0}, queue_bytes_{0};
+  std::atomic<uint64_t> sent_{0}, failed_{0}, refused_{0}, dropped_{0}, queued_{0}, queue_bytes_{0};
   unsigned failures_ = 0;  // in a row
   uint64_t retry_ms_ = 0;
 };
