@@ -269,7 +269,8 @@ struct jt_refaults {
   uint64_t evicted_pages;          /* their pages that had not been touched until then */
 };
 
-/* `counters`: per target. Purges are not in the map: they are in `works`, and user space adds them up from there. */
+/* `counters`: per target. Purges are not in the map: they are in `works`, and user space adds them up from
+ * there. */
 struct jt_counters {
   struct jt_decay_counters decay[JT_STATES]; /* by source state; [0] = source unknown */
   uint64_t sweeps[JT_STATES][JT_CAUSES];     /* that purged something, by source state and cause */
@@ -318,8 +319,8 @@ struct jt_chunk_pages {
 };
 
 /*
- * `works`: what one thread purged, or destroyed, in one way. Nobody else writes there, so that it takes no atomic
- * operation. Threads for which there is no room, or whose names nobody wants to know, share one.
+ * `works`: what one thread purged, or destroyed, in one way. Nobody else writes there, so that it takes no
+ * atomic operation. Threads for which there is no room, or whose names nobody wants to know, share one.
  */
 struct jt_work_key {
   uint64_t born_ns; /* the target's */
@@ -345,7 +346,7 @@ struct jt_work {
   uint64_t probe_hits;
   int64_t rss_delta_bytes;
   struct jt_hist done;
-  uint64_t untimed;     /* calls of `done` of which only one end was seen: their extents and bytes are in there */
+  uint64_t untimed; /* calls of `done` of which only one end was seen: their extents and bytes are in there */
   uint64_t unread_rss;  /* calls, of all, that are not in rss_delta_bytes */
   uint64_t early_pages; /* of `done`, that came before the page faults: whether they come back is not seen */
   uint64_t pad[3];

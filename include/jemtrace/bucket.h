@@ -2,14 +2,15 @@
 /*
  * In which bucket of struct jt_hist a latency is: the same for bpf/ and for the tests of it.
  *
- * By arithmetic alone: a binary search of the bounds takes 35 ns, and each look into a table 5, as what a program of
- * ours looks at has left the CPU's first cache since the purge before.
+ * By arithmetic alone: a binary search of the bounds takes 35 ns, and each look into a table 5, as what a
+ * program of ours looks at has left the CPU's first cache since the purge before.
  */
 #pragma once
 
 #include "jemtrace/abi.h"
 
-/* The bounds within any power of two of nanoseconds, as parts of 2^64: 10^9 * 2^(i/8) by as many twos as it takes. */
+/* The bounds within any power of two of nanoseconds, as parts of 2^64: 10^9 * 2^(i/8) by as many twos as it
+ * takes. */
 #define JT_BOUND_1 0x81ffa7a9549ca6e3ull
 #define JT_BOUND_2 0x8dc3b8960164a7d9ull
 #define JT_BOUND_3 0x9a9867054d512391ull
@@ -35,12 +36,13 @@ static inline uint32_t jt_bucket_of(uint64_t ns) {
     if (ns >> (64 - step) == 0) {
       ns <<= step;
       bit -= step;
-      __asm__ volatile("" : "+r"(ns)); /* or the compiler makes two conditional moves of it, which BPF has not */
+      /* Or the compiler makes two conditional moves of it, which BPF has not. */
+      __asm__ volatile("" : "+r"(ns));
     }
   }
-  bucket = 8 * (bit - 5) + jt_is_less(JT_BOUND_1, ns) + jt_is_less(JT_BOUND_2, ns) + jt_is_less(JT_BOUND_3, ns) +
-           jt_is_less(JT_BOUND_4, ns) + jt_is_less(JT_BOUND_5, ns) + jt_is_less(JT_BOUND_6, ns) +
-           jt_is_less(JT_BOUND_7, ns) + jt_is_less(JT_BOUND_8, ns);
+  bucket = 8 * (bit - 5) + jt_is_less(JT_BOUND_1, ns) + jt_is_less(JT_BOUND_2, ns) +
+           jt_is_less(JT_BOUND_3, ns) + jt_is_less(JT_BOUND_4, ns) + jt_is_less(JT_BOUND_5, ns) +
+           jt_is_less(JT_BOUND_6, ns) + jt_is_less(JT_BOUND_7, ns) + jt_is_less(JT_BOUND_8, ns);
   if (bucket <= 7) {
     return 0; /* all up to 2^-24 s, of the bounds from 32 ns on the eighth */
   }

@@ -89,6 +89,13 @@ std::pair<int, int> kernel_version() {
   return {major, minor};
 }
 
+/// Or says what no kernel that can load us is (setarch --uname-2.6): being careful for nothing is only
+/// slower.
+bool may_be_7_or_later() {
+  const auto version = kernel_version();
+  return version >= std::make_pair(7, 0) || version < std::make_pair(5, 0);
+}
+
 Result<Skeleton> try_load(const LoadOptions& options, const Features& features) {
   // Told where the kernel's types are, libbpf does not look for them in modules as well when this kernel
   // lacks one of ours. Up to libbpf 1.3 that look ends in EPERM for who has CAP_BPF but not CAP_SYS_ADMIN.
@@ -101,7 +108,7 @@ Result<Skeleton> try_load(const LoadOptions& options, const Features& features) 
   auto& knobs = *skeleton->rodata;
   knobs.use_task_storage = features.task_storage;
   knobs.use_cpu_share = features.cpu_share;
-  knobs.may_be_preempted = kernel_version() >= std::make_pair(7, 0);
+  knobs.may_be_preempted = may_be_7_or_later();
   knobs.register_all = options.register_all;
   knobs.keeps_details = options.details;
   knobs.times_mmap = options.time_mmap || !features.preemptible;
@@ -154,7 +161,7 @@ Result<Skeleton> try_load(const LoadOptions& options, const Features& features) 
 /// Since 7.x the programs of syscall tracepoints run preemptibly; this function runs them. To look for it in
 /// the BTF takes 10 ms, which older kernels need not spend.
 bool has_preemptible_syscall_programs() {
-  if (kernel_version() < std::make_pair(7, 0)) {
+  if (!may_be_7_or_later()) {
     return false;
   }
   const std::unique_ptr<btf, void (*)(btf*)> kernel(btf__load_vmlinux_btf(), btf__free);
