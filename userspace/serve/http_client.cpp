@@ -3,12 +3,15 @@
 #include <fmt/format.h>
 #include <netdb.h>
 #include <poll.h>
+#include <sys/eventfd.h>
 #include <sys/socket.h>
 
 #include <algorithm>
 #include <array>
 #include <charconv>
 #include <memory>
+#include <system_error>
+#include <thread>
 
 #include "util/clock.hpp"
 #include "util/fd.hpp"
@@ -44,17 +47,47 @@ class Patience {
   int stop_;
 };
 
-Result<Fd> connect_to(const Url& url, const std::string& what, const Patience& patience) {
-  addrinfo hints{};
-  hints.ai_socktype = SOCK_STREAM;
-  addrinfo* found = nullptr;
-  if (const int error = ::getaddrinfo(url.host.c_str(), std::to_string(url.port).c_str(), &hints, &found);
-      error != 0) {
-    return fail(Errc::system, what + ": " + ::gai_strerror(error));
+using Addresses = std::unique_ptr<addrinfo, void (*)(addrinfo*)>;
+
+/// getaddrinfo(3) keeps on for 10 s and more when no name server answers, and cannot be interrupted. So a
+/// thread of its own asks, and who has no patience left goes on without it.
+Result<Addresses> look_up(const Url& url, const std::string& what, const Patience& patience) {
+  struct Lookup {
+    std::string host, port;
+    Fd done;
+    int error = 0;
+    Addresses found{nullptr, ::freeaddrinfo};
+  };
+  const auto lookup = std::make_shared<Lookup>();
+  lookup->host = url.host;
+  lookup->port = std::to_string(url.port);
+  lookup->done = Fd(::eventfd(0, EFD_CLOEXEC));
+  if (!lookup->done) {
+    return fail_errno(what);
   }
-  const std::unique_ptr<addrinfo, void (*)(addrinfo*)> all(found, ::freeaddrinfo);
+  try {
+    std::thread([lookup] {
+      addrinfo hints{};
+      hints.ai_socktype = SOCK_STREAM;
+      addrinfo* found = nullptr;
+      lookup->error = ::getaddrinfo(lookup->host.c_str(), lookup->port.c_str(), &hints, &found);
+      lookup->found.reset(found);
+      (void)::eventfd_write(lookup->done.get(), 1);
+    }).detach();
+  } catch (const std::system_error& error) {
+    return fail_errno(what, error.code().value());
+  }
+  TRY(patience.wait(lookup->done.get(), POLLIN, what));
+  if (lookup->error != 0) {
+    return fail(Errc::system, what + ": " + ::gai_strerror(lookup->error));
+  }
+  return std::move(lookup->found);
+}
+
+Result<Fd> connect_to(const Url& url, const std::string& what, const Patience& patience) {
+  ASSIGN_OR_RETURN(const Addresses found, look_up(url, what, patience));
   int last_error = ECONNREFUSED;
-  for (const addrinfo* one = found; one != nullptr; one = one->ai_next) {
+  for (const addrinfo* one = found.get(); one != nullptr; one = one->ai_next) {
     Fd socket(::socket(one->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
     if (!socket) {
       last_error = errno;

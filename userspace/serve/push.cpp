@@ -66,27 +66,17 @@ void Pusher::complain(const std::string& what) {
   }
 }
 
-/// What nobody can read in the metrics any more.
-void Pusher::tell_untaken(const Outbox& outbox, bool interrupted) {
-  queued_ = outbox.waiting();
-  queue_bytes_ = outbox.bytes();
-  if (outbox.waiting() > 0) {
-    fmt::print(stderr, "jemtrace: the OTLP collector did not take the last exports ({}){}\n",
-               outbox.waiting(), interrupted ? "; the first was on its way and may have arrived" : "");
-  }
-}
-
-Pusher::Outcome Pusher::send(const std::string& body, int stop) {
+bool Pusher::send(const std::string& body, int stop) {
   constexpr int patience_ms = 10'000;
   const auto reply = post(options_.url, body, "application/x-protobuf", patience_ms, stop);
   if (reply && reply->status >= 200 && reply->status < 300) {
     sent_ += 1;
     failures_ = 0;
-    return Outcome::done;
+    return true;
   }
   pollfd ending{.fd = stop, .events = POLLIN, .revents = 0};
   if (!reply && ::poll(&ending, 1, 0) > 0) {
-    return Outcome::interrupted;  // that says nothing about the collector
+    return false;  // interrupted: that says nothing about the collector
   }
   failed_ += 1;
   ++failures_;
@@ -95,14 +85,14 @@ Pusher::Outcome Pusher::send(const std::string& body, int stop) {
   constexpr std::array<int, 4> passing = {429, 502, 503, 504};
   if (reply && std::find(passing.begin(), passing.end(), reply->status) == passing.end()) {
     refused_ += 1;
-    return Outcome::done;
+    return true;
   }
   static thread_local std::minstd_rand random{std::random_device{}()};
   retry_ms_ = backoff_ms(failures_, std::uniform_real_distribution<>(0, 1)(random));
   if (reply && reply->retry_after_s) {
     retry_ms_ = std::clamp<uint64_t>(*reply->retry_after_s * 1000, retry_ms_, 600'000);
   }
-  return Outcome::again;
+  return false;
 }
 
 void Pusher::run(int stop) {
@@ -125,11 +115,7 @@ void Pusher::run(int stop) {
       if (body == nullptr) {
         break;
       }
-      const Outcome outcome = send(*body, stop);
-      if (outcome == Outcome::interrupted) {
-        return tell_untaken(outbox, true);
-      }
-      if (outcome == Outcome::done) {
+      if (send(*body, stop)) {
         outbox.pop();
       } else {
         next_send = ms_now() + retry_ms_;
@@ -142,7 +128,11 @@ void Pusher::run(int stop) {
     const uint64_t then = ms_now();
     pollfd end{.fd = stop, .events = POLLIN, .revents = 0};
     if (::poll(&end, 1, wake <= then ? 0 : static_cast<int>(wake - then)) > 0) {
-      return tell_untaken(outbox, false);
+      if (queued_ > 0) {  // in the metrics nobody can read it any more
+        fmt::print(stderr, "jemtrace: the OTLP collector did not confirm the last exports ({})\n",
+                   queued_.load());
+      }
+      return;
     }
   }
 }

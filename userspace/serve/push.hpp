@@ -62,11 +62,9 @@ class Pusher {
   [[nodiscard]] Own::Push counts() const;
 
  private:
-  enum class Outcome : uint8_t { done, again, interrupted };
-  /// again: after retry_ms_. interrupted: `stop` was faster than the answer, so nobody knows.
-  Outcome send(const std::string& body, int stop);
+  /// False: to be tried again after retry_ms_.
+  bool send(const std::string& body, int stop);
   void complain(const std::string& what);
-  void tell_untaken(const Outbox& outbox, bool interrupted);
 
   Options options_;
   Snapshots& snapshots_;
