@@ -19,6 +19,8 @@ _jemtrace() {
 	done
 
 	case $previous in
+	--mallctl) mapfile -t COMPREPLY < <(compgen -W call -- "$current") && return ;;
+	--otlp-temporality) mapfile -t COMPREPLY < <(compgen -W 'cumulative delta' -- "$current") && return ;;
 	-f | --format) mapfile -t COMPREPLY < <(compgen -W 'text json' -- "$current") && return ;;
 	-p | --pid) mapfile -t COMPREPLY < <(compgen -W "$(cd /proc && echo [0-9]*)" -- "$current") && return ;;
 	-n | --name) mapfile -t COMPREPLY < <(compgen -W "$(cat /proc/[0-9]*/comm 2>/dev/null)" -- "$current") && return ;;

@@ -16,7 +16,7 @@ function __jemtrace_command
 end
 
 function __jemtrace_options
-    jemtrace (__jemtrace_command) --help 2>/dev/null | sed -n 's/^  \(-[^ ]*\)[^a-z]*\(.*\)/\1\t\2/p' | while read -l -d \t names help
+    jemtrace (__jemtrace_command) --help 2>/dev/null | sed -n '/^  -/{/[^ ]  /!N;s/^  \(-[^ ]*\).*  \([^ ].*\)/\1\t\2/p;}' | while read -l -d \t names help
         for name in (string split -- , $names)
             printf '%s\t%s\n' $name $help
         end
@@ -26,6 +26,8 @@ end
 complete -c jemtrace -n 'not __jemtrace_command >/dev/null' -f -a '(__jemtrace_commands)'
 complete -c jemtrace -n 'string match -q -- "-*" (commandline -ct)' -f -a '(__jemtrace_options)'
 complete -c jemtrace -s f -l format -x -a 'text json'
+complete -c jemtrace -l mallctl -x -a 'call'
+complete -c jemtrace -l otlp-temporality -x -a 'cumulative delta'
 complete -c jemtrace -s p -l pid -x -a '(__fish_complete_pids)'
 complete -c jemtrace -s n -l name -x -a '(cat /proc/[0-9]*/comm 2>/dev/null | sort -u)'
 complete -c jemtrace -l user -x -a '(__fish_complete_users)'

@@ -130,8 +130,9 @@ LIVE_TEST(Sweep, ends_a_command_that_does_not) {
 LIVE_TEST(Sweep, takes_the_commands_status) {
   EXPECT_EQ(run_jemtrace({"sweep", "--", "/bin/true"}).status, 3);
   const Outcome missing = run_jemtrace({"sweep", "--", "/nonexistent"});
-  EXPECT_NE(missing.status, 0);
+  EXPECT_EQ(missing.status, 127);
   EXPECT_NE(missing.err.find("cannot run /nonexistent"), std::string::npos) << missing.err;
+  EXPECT_EQ(run_jemtrace({"sweep", "--", "/etc/passwd"}).status, 126);
 }
 
 LIVE_TEST(Advise, says_how_far_it_is_off_and_what_to_set) {

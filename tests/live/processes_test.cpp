@@ -149,6 +149,19 @@ LIVE_TEST(Processes, that_exec_begin_again_from_zero) {
   }
 }
 
+// What can be read of the pid is the next program's then.
+LIVE_TEST(Processes, that_exec_keep_the_memory_they_had_before) {
+  const std::string hold = "count=6000 size=16384 keep=1 rounds=2 sleep_ms=200 purge=0";
+  const Trace run =
+      run_traced({"/bin/sh", "-c", "exec " + workload("static_exec") + " " + hold},
+                 {.environment = {{"MALLOC_CONF", "dirty_decay_ms:-1,muzzy_decay_ms:-1"}}}, {"-i", "50ms"});
+  const std::vector<Block> blocks = parse_blocks(run.outcome.out);
+  ASSERT_EQ(blocks.size(), 2u);
+  const std::vector<Json> summaries = run.output().summaries_of(blocks[0].pid());
+  ASSERT_EQ(summaries.size(), 2u);
+  EXPECT_GT(summaries[0]["rss"]["end_bytes"].get<uint64_t>(), uint64_t{50} << 20);
+}
+
 /// Two processes printed their counters, and the summaries have the same.
 void expect_two_counted(const Trace& run) {
   const std::vector<Block> blocks = parse_blocks(run.outcome.out);
@@ -167,6 +180,19 @@ LIVE_TEST(Processes, below_a_command_without_jemalloc_are_traced) {
                                {.environment = {{"MALLOC_CONF", both_decay}}});
   EXPECT_EQ(run.outcome.status, 7) << run.outcome.err;
   expect_two_counted(run);
+}
+
+// They unmap as well, which is counted: more of them than there are places.
+LIVE_TEST(Processes, behind_a_thousand_without_jemalloc_are_traced) {
+  const std::string thousand = "i=0; while [ $i -lt 1100 ]; do /bin/true; i=$((i+1)); done; ";
+  const Trace run =
+      run_traced({"/bin/sh", "-c", thousand + "exec " + workload("static_batch") + " rounds=15"},
+                 {.environment = {{"MALLOC_CONF", both_decay}}});
+  const Block block = parse_block(run.outcome.out);
+  const Json summary = run.output().summary_of(block.pid());
+  EXPECT_EQ(counters_of(summary), block.counters());
+  expect_no_losses(summary);
+  EXPECT_TRUE(summary["exact"].get<bool>());
 }
 
 // The same inode, as after an upgrade in place, or when it was given to another file.

@@ -89,6 +89,39 @@ LIVE_TEST(Usage, without_rights_says_what_is_missing) {
   std::filesystem::remove(copy);
 }
 
+/// jemtrace with a standard error that nobody can write to: `how` is a redirection.
+Outcome run_unheard(const std::string& how, Strings arguments) {
+  Strings command = {"sh", "-c", "exec \"$0\" \"$@\" " + how, jemtrace_path()};
+  command.insert(command.end(), arguments.begin(), arguments.end());
+  return Process(command).wait();
+}
+
+LIVE_TEST(Usage, with_nobody_to_hear_complaints_goes_on) {
+  for (const char* how : {"2>/dev/full", "2>&-"}) {
+    EXPECT_EQ(run_unheard(how, {"stats", "-p", "4194304"}).status, 1) << how;
+    EXPECT_EQ(run_unheard(how, {"--", "/bin/sh", "-c", "exit 5"}).status, 5) << how;
+    EXPECT_EQ(run_unheard(how, {"-d", "nonsense"}).status, 2) << how;
+    // What is said there must not get into a file that is opened in its place.
+    const TemporaryFile file;
+    EXPECT_EQ(
+        run_unheard(how, {"-v", "-f", "json", "-o", file.path(), "-d", "100ms", "--", "/bin/true"}).status,
+        0);
+    EXPECT_EQ(Output(file.read()).of_type("header").size(), 1u) << file.read();
+  }
+}
+
+LIVE_TEST(Usage, of_results_that_cannot_be_written_fails) {
+  const std::string full = "/dev/full";
+  for (const Strings& arguments : {Strings{"--json-schema"}, Strings{"check"}}) {
+    Strings command = arguments;
+    command.insert(command.end(), {"-o", full});
+    const Outcome outcome = run_jemtrace(command);
+    EXPECT_EQ(outcome.status, 1) << arguments[0];
+    EXPECT_NE(outcome.err.find("cannot write /dev/full"), std::string::npos) << outcome.err;
+  }
+  EXPECT_EQ(run_unheard(">/dev/full", {"--help"}).status, 1);
+}
+
 LIVE_TEST(Command, that_does_not_exist_has_the_status_a_shell_gives) {
   const Outcome outcome = run_jemtrace({"--", "/nonexistent"});
   EXPECT_EQ(outcome.status, 127);
@@ -106,6 +139,13 @@ LIVE_TEST(Command, passes_its_own_status_on) {
   EXPECT_EQ(run_jemtrace({"--", "/bin/sh", "-c", "exit 42"}).status, 42);
   EXPECT_EQ(run_traced({workload("static_batch"), "no_such_key=1"}).outcome.status, 2);
   EXPECT_EQ(run_traced({workload("static_exit_while_purging"), "how=kill"}).outcome.status, 128 + SIGKILL);
+}
+
+LIVE_TEST(Command, that_outlives_the_trace_is_named) {
+  const Outcome outcome = run_jemtrace({"-d", "200ms", "--", "/bin/sleep", "3"});
+  EXPECT_EQ(outcome.status, 0);
+  EXPECT_NE(outcome.err.find("/bin/sleep (pid "), std::string::npos) << outcome.err;
+  EXPECT_NE(outcome.err.find("goes on, untraced"), std::string::npos) << outcome.err;
 }
 
 LIVE_TEST(Command, keeps_its_stdin_and_stdout) {
@@ -139,7 +179,7 @@ LIVE_TEST(Target, may_vanish_while_jemtrace_starts) {
 }
 
 LIVE_TEST(Signal, ends_tracing_and_prints_the_summary) {
-  for (const int number : {SIGINT, SIGTERM}) {
+  for (const int number : {SIGINT, SIGTERM, SIGHUP}) {
     Controlled target("static_controlled", "dirty_decay_ms:20,muzzy_decay_ms:20");
     Tracer tracer({"-p", std::to_string(target.pid())});
     tracer.wait_for(target.pid());
@@ -181,6 +221,37 @@ LIVE_TEST(Output, into_a_closed_pipe_ends_jemtrace_quietly) {
   }
   target.command("work 5");
   EXPECT_EQ(target.quit().status, 0);
+}
+
+/// As text, of many: only who has something to tell is told of, and who gave nothing back is counted.
+LIVE_TEST(Output, tells_of_purges_that_are_refused) {
+  Controlled idle("static_controlled", "dirty_decay_ms:-1");
+  wait_for_jemalloc(idle.pid());
+  Process tracer({jemtrace_path(), "-v", "-n", "static_*"});
+  tracer.wait_for_err("attach:");
+  Process locked({workload("static_batch"), "lock=1", "rounds=5"},
+                 {.environment = {{"MALLOC_CONF", "dirty_decay_ms:0,muzzy_decay_ms:0"}}});
+  EXPECT_EQ(locked.wait().status, 0);
+  tracer.signal(SIGINT);
+  const Outcome outcome = tracer.wait();
+
+  EXPECT_EQ(outcome.status, 0) << outcome.err;
+  EXPECT_NE(outcome.out.find("with EINVAL"), std::string::npos) << outcome.out;
+  EXPECT_NE(outcome.out.find("1 process that gave nothing back"), std::string::npos) << outcome.out;
+  EXPECT_EQ(idle.quit().status, 0);
+}
+
+/// The ring of events never empties: neither the end nor the lives of others may wait for that.
+LIVE_TEST(Output, of_more_events_than_are_taken_ends) {
+  Process storm({workload("static_purge_storm"), "rate=200000", "threads=1", "ms=20000"});
+  wait_for_jemalloc(storm.pid());
+  const std::string reader = "import sys,time\nwhile sys.stdin.buffer.read(65536): time.sleep(.005)";
+  const TemporaryFile status;
+  Process traced({"sh", "-c", "(\"$0\" -f json --events -p $1 -d 1s; echo $? >$2) | python3 -c \"$3\"",
+                  jemtrace_path(), std::to_string(storm.pid()), status.path(), reader});
+  EXPECT_EQ(traced.wait().status, 0);
+  EXPECT_EQ(status.read(), "0\n");
+  EXPECT_FALSE(storm.ended());  // it was at it all the time
 }
 
 LIVE_TEST(Output, of_json_has_the_promised_types) {

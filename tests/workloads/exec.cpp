@@ -12,7 +12,8 @@ int main(int argc, char** argv) {
                              {"count", "300"},
                              {"size", "16384"},
                              {"keep", "16"},
-                             {"sleep_ms", "15"}});
+                             {"sleep_ms", "15"},
+                             {"purge", "1"}});
   {
     workload::Burst burst(args.number("count"), args.number("size"), args.number("keep"));
     for (uint64_t round = 0; round < args.number("rounds"); round++) {
@@ -20,7 +21,9 @@ int main(int argc, char** argv) {
       workload::sleep_ms(args.number("sleep_ms"));
     }
   }
-  workload::purge(mallctl);
+  if (args.number("purge") != 0) {
+    workload::purge(mallctl);
+  }
   workload::print_counters(mallctl, workload::Report().add("stage", args.number("stage")));
   if (args.number("stage") == 1) {
     execl("/proc/self/exe", argv[0], "stage=2", nullptr);

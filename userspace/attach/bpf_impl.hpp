@@ -10,6 +10,7 @@
 #include "attach/mapped_array.hpp"
 #include "attach/tracefs.hpp"
 #include "attach/works.hpp"
+#include "util/fd.hpp"
 
 /// What a BpfObject holds: of its own files only.
 namespace jemtrace::attach {
@@ -46,19 +47,20 @@ class ChunkSets {
 struct BpfObject::Impl {
   Skeleton skeleton;
   std::vector<Link> links;
-  std::unique_ptr<ring_buffer, CloseRing> rings;
+  /// Each for itself: a flood of calls must not keep anybody from hearing of lives.
+  struct Ring {
+    std::unique_ptr<ring_buffer, CloseRing> ring;
+    const Handler* handler = nullptr;
+    size_t left = 0;  // to be handed over before control returns
+
+    Status map(int map_fd, int wait_fd);
+    static int on_event(void* context, void* data, size_t size);
+  };
+  Ring lifecycle, calls;
+  Fd wait;  // epoll
   std::optional<Tracefs> tracefs;
-  const Handler* handler = nullptr;
   ChunkSets chunk_sets;
   Works works;
-
-  static int on_event(void* context, void* data, size_t size) {
-    auto* self = static_cast<Impl*>(context);
-    if (size >= sizeof(jt_event_header)) {
-      (*self->handler)(*static_cast<const jt_event_header*>(data));
-    }
-    return 0;
-  }
 
   Status attach_tracepoint(bpf_program* program, const char* name);
   Status attach_raw(bpf_program* program, const char* name);

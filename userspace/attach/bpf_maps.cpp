@@ -257,11 +257,15 @@ void BpfObject::set_sampling(uint32_t shift) {
   impl_->skeleton->bss->follow_shift = shift;
 }
 
+void BpfObject::forget_counters(const jt_target_id& id) {
+  remove(bpf_map__fd(impl_->skeleton->maps.counters), &id);
+}
+
 void BpfObject::forget(const jt_target_id& id) {
   impl_->chunk_sets.for_each_of(
       id, [](uint32_t, jt_chunk_set& set, uint32_t way) { set.key[way] = set.born_ns[way] = 0; });
   auto& maps = impl_->skeleton->maps;
-  remove(bpf_map__fd(maps.counters), &id);
+  forget_counters(id);
   if (const int map = bpf_map__fd(maps.waits_by_target); map >= 0) {
     remove(map, &id);
   }

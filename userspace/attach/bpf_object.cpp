@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <linux/membarrier.h>
 #include <linux/perf_event.h>
+#include <sys/epoll.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -59,11 +60,9 @@ Result<std::unique_ptr<BpfObject>> BpfObject::load(const LoadOptions& options) {
   ASSIGN_OR_RETURN(impl->skeleton, load_skeleton(options, features));
   TRY(impl->works.open(*impl->skeleton));
   auto& maps = impl->skeleton->maps;
-  impl->rings.reset(ring_buffer__new(bpf_map__fd(maps.lifecycle), Impl::on_event, impl.get(), nullptr));
-  if (!impl->rings ||
-      ring_buffer__add(impl->rings.get(), bpf_map__fd(maps.events), Impl::on_event, impl.get()) != 0) {
-    return fail_errno("cannot map the event rings");
-  }
+  impl->wait = Fd(::epoll_create1(EPOLL_CLOEXEC));
+  TRY(impl->lifecycle.map(bpf_map__fd(maps.lifecycle), impl->wait.get()));
+  TRY(impl->calls.map(bpf_map__fd(maps.events), impl->wait.get()));
   auto object = std::unique_ptr<BpfObject>(new BpfObject(std::move(impl)));
   object->features_ = features;
   return object;
@@ -216,18 +215,42 @@ void BpfObject::detach() {
   impl_->links.clear();
 }
 
-Status BpfObject::poll(int timeout_ms, const Handler& handler) {
-  impl_->handler = &handler;
-  const int n = ring_buffer__poll(impl_->rings.get(), timeout_ms);
-  impl_->handler = nullptr;
-  if (n < 0 && n != -EINTR) {
-    return fail_errno("cannot read the event rings", -n);
+Status BpfObject::Impl::Ring::map(int map_fd, int wait_fd) {
+  ring.reset(ring_buffer__new(map_fd, on_event, this, nullptr));
+  if (!ring) {
+    return fail_errno("cannot map an event ring");
+  }
+  epoll_event event{.events = EPOLLIN, .data = {}};
+  if (::epoll_ctl(wait_fd, EPOLL_CTL_ADD, ring_buffer__epoll_fd(ring.get()), &event) != 0) {
+    return fail_errno("cannot wait for an event ring");
   }
   return {};
 }
 
+/// libbpf goes on for as long as there is something, which under load is for ever: an error makes it return.
+/// What was handed over is consumed all the same.
+int BpfObject::Impl::Ring::on_event(void* context, void* data, size_t size) {
+  auto* self = static_cast<Ring*>(context);
+  if (size >= sizeof(jt_event_header)) {
+    (*self->handler)(*static_cast<const jt_event_header*>(data));
+  }
+  return --self->left == 0 ? -ECANCELED : 0;
+}
+
+Result<bool> BpfObject::take(Ring which, size_t most, const Handler& handler) {
+  Impl::Ring& from = which == Ring::lifecycle ? impl_->lifecycle : impl_->calls;
+  from.handler = &handler;
+  from.left = most;
+  const int n = ring_buffer__consume(from.ring.get());
+  from.handler = nullptr;
+  if (n < 0 && n != -ECANCELED) {
+    return fail_errno("cannot read an event ring", -n);
+  }
+  return from.left == 0;
+}
+
 int BpfObject::wait_fd() const {
-  return ring_buffer__epoll_fd(impl_->rings.get());
+  return impl_->wait.get();
 }
 
 }  // namespace jemtrace::attach

@@ -137,11 +137,14 @@ class BpfObject {
   void set_sampling(uint32_t shift);
   /// Frees what the maps hold of a target that is gone.
   void forget(const jt_target_id& id);
+  /// The same of one that never used jemalloc.
+  void forget_counters(const jt_target_id& id);
 
   using Handler = std::function<void(const jt_event_header&)>;
-  /// Calls `handler` for all that is in the rings, lifecycle first; waits up to `timeout_ms` for something to
-  /// come.
-  Status poll(int timeout_ms, const Handler& handler);
+  enum class Ring : uint8_t { lifecycle, calls };
+  /// Calls `handler` for what is in a ring, `most` events of it. True: there may be more. From within, the
+  /// other ring may be taken from.
+  Result<bool> take(Ring which, size_t most, const Handler& handler);
   /// A descriptor that is readable when there is something to poll for.
   [[nodiscard]] int wait_fd() const;
 

@@ -6,6 +6,7 @@
 #include "cli/advise_file.hpp"
 #include "cli/run.hpp"
 #include "cli/watch.hpp"
+#include "util/say.hpp"
 
 namespace jemtrace::cli {
 namespace {
@@ -38,29 +39,25 @@ Result<int> advise_live(const Options& options) {
   results->out().header(make_header(options));
   const auto duration = options.duration.value_or(usual_time);
   if (options.format == Format::text) {
-    fmt::print(stderr, "jemtrace: watching for {:.0f} s (-d says how long; Ctrl-C ends it earlier)\n",
-               static_cast<double>(duration.count()) / 1e3);
+    say("watching for {:.0f} s (-d says how long; Ctrl-C ends it earlier)",
+        static_cast<double>(duration.count()) / 1e3);
   }
-  auto watched =
-      watch({.selection = options.selection, .command = {}, .environment = {}, .duration = duration});
-  if (!watched) {
-    const bool host = watched.error().code == Errc::denied || watched.error().code == Errc::unsupported;
-    const int code = report(watched.error());
-    return host ? exit_status::cannot_trace : code;
-  }
-  if (watched->processes.empty()) {
+  ASSIGN_OR_RETURN(
+      const WatchResult watched,
+      watch({.selection = options.selection, .command = {}, .environment = {}, .duration = duration}));
+  if (watched.processes.empty()) {
     return fail(Errc::no_target, "nothing selected uses jemalloc",
                 "jemtrace list shows the processes that do");
   }
   const bool only_one = options.selection.only_pids() && options.selection.pids.size() == 1;
   size_t printed = 0;
-  for (const Watched& process : watched->processes) {
+  for (const Watched& process : watched.processes) {
     auto input = make_input(process);
     if (!input) {
       if (only_one) {
         return tl::unexpected(std::move(input).error());
       }
-      fmt::print(stderr, "jemtrace: {}\n", input.error().message());
+      say("{}", input.error().message());
       continue;
     }
     results->out().target(process.info);

@@ -9,6 +9,7 @@
 #include "attach/bpf_object.hpp"
 #include "cli/run.hpp"
 #include "util/file.hpp"
+#include "util/say.hpp"
 
 namespace jemtrace::cli {
 namespace {
@@ -168,7 +169,7 @@ Result<int> check(const Options& options) {
   results->out().check(items);
   TRY(results->finish());
   if (options.verbose) {
-    fmt::print(stderr, "{}", attach::BpfObject::log());
+    tell(attach::BpfObject::log());
   }
   const bool failed = std::any_of(items.begin(), items.end(),
                                   [](const CheckItem& item) { return item.status == CheckStatus::fail; });

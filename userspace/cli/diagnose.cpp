@@ -16,6 +16,7 @@
 #include "collect/tracer.hpp"
 #include "explain/explain.hpp"
 #include "util/clock.hpp"
+#include "util/say.hpp"
 #include "util/text.hpp"
 
 namespace jemtrace::cli {
@@ -167,9 +168,9 @@ void Diagnosis::look_last(const Target& target) {
         own->complete_from(*called);
         return own;
       };
-      fmt::print(stderr, "jemtrace: {}\n", describe_pause((*opened)->caller()));
+      say("{}", describe_pause((*opened)->caller()));
     } else {
-      fmt::print(stderr, "jemtrace: mallctl could not be called: {}\n", reading.error().message());
+      say("mallctl could not be called: {}", reading.error().message());
     }
   }
   if (auto seen = look(target, read)) {
@@ -319,8 +320,11 @@ Status Diagnosis::start() {
                    Tracer::start({.selection = options_.selection, .context = true}, std::move(listener)));
   began_ns_ = monotonic_ns();
   look_at_new_targets();
+  if (tracer_->unreadable() > 0) {
+    say("{}", collect::describe_unreadable(tracer_->unreadable()));
+  }
   if (targets_seen_ == 0) {
-    fmt::print(stderr, "jemtrace: nothing selected uses jemalloc yet; waiting for it (Ctrl-C ends)\n");
+    say("nothing selected uses jemalloc yet; waiting for it (Ctrl-C ends)");
   }
   return {};
 }
@@ -338,7 +342,7 @@ Status Diagnosis::watch(Signals& signals) {
     std::array<pollfd, 2> fds{{{.fd = tracer_->wait_fd(), .events = POLLIN, .revents = 0},
                                {.fd = signals.fd(), .events = POLLIN, .revents = 0}}};
     ::poll(fds.data(), fds.size(), timeout_ms);
-    TRY(tracer_->poll(0));
+    TRY(tracer_->poll());
     if (signals.take()) {
       return {};
     }
@@ -359,25 +363,19 @@ Result<int> Diagnosis::run() {
       static_cast<uint64_t>(std::chrono::nanoseconds(options_.duration.value_or(default_window)).count());
   if (options_.diagnose.since_oom) {
     if (auto kill = collect::last_oom_kill(); !kill) {
-      fmt::print(stderr, "jemtrace: the kernel's log cannot be read: {}\n", kill.error().message());
+      say("the kernel's log cannot be read: {}", kill.error().message());
     } else if (*kill) {
       note_kill(**kill);
     }
   }
-  if (auto status = start(); !status) {
-    const Error& error = status.error();
-    const int code = report(error);
-    const bool host = error.code == Errc::denied || error.code == Errc::unsupported;
-    return host && !tracer_ ? exit_status::cannot_trace : code;
-  }
+  TRY(start());
   TRY(watch(signals));
-  TRY(tracer_->poll(0));
-  const std::vector<Target*> live = tracer_->live();
-  for (const Target* target : live) {
+  TRY(tracer_->poll());
+  for (const Target* target : tracer_->live()) {
     look_last(*target);
   }
   tracer_->stop();
-  for (const Target* target : live) {
+  for (const Target* target : tracer_->live()) {
     conclude(*target);
   }
   TRY(results_.finish());
@@ -392,8 +390,7 @@ Result<int> flush(const Options& options) {
   const ProcRoot proc;
   ASSIGN_OR_RETURN(const auto found, collect::inspect(proc, options.selection));
   if (found.processes.empty()) {
-    return fail(Errc::no_target, fmt::format("pid {} does not use jemalloc", options.selection.pids.front()),
-                "jemtrace list shows the processes that do");
+    return tl::unexpected(found.nothing());
   }
   const collect::Inspected& process = found.processes.front();
   ASSIGN_OR_RETURN(const collect::Flushed done,

@@ -3,6 +3,7 @@
 #include "cli/run.hpp"
 #include "collect/inspect.hpp"
 #include "sample/memory.hpp"
+#include "util/say.hpp"
 
 namespace jemtrace::cli {
 
@@ -22,7 +23,10 @@ Result<int> list(const Options& options) {
     rows.push_back(std::move(row));
   }
   for (const std::string& note : found.notes) {
-    std::fprintf(stderr, "jemtrace: %s\n", note.c_str());
+    say("{}", note);
+  }
+  if (rows.empty() && found.unreadable > 0) {
+    return tl::unexpected(found.nothing());
   }
   ASSIGN_OR_RETURN(const std::unique_ptr<Results> results, Results::open(options, true));
   results->out().list(rows);

@@ -5,6 +5,7 @@
 
 #include "cli/run.hpp"
 #include "record/summaries.hpp"
+#include "util/say.hpp"
 #include "util/text.hpp"
 
 namespace jemtrace::cli {
@@ -26,10 +27,6 @@ Result<record::Summaries> read(const std::string& path) {
   return record::read_summaries(file.get(), path);
 }
 
-void warn(const std::string& what) {
-  fmt::print(stderr, "jemtrace: {}\n", what);
-}
-
 Status add(const std::string& path, ledger::Fleet& fleet) {
   ASSIGN_OR_RETURN(const record::Summaries one, read(path));
   if (auto merged = fleet.merge(one.fleet); !merged) {
@@ -42,7 +39,7 @@ Status add(const std::string& path, ledger::Fleet& fleet) {
     return tl::unexpected<Error>(std::move(error));
   }
   for (const std::string& warning : one.warnings) {
-    warn(warning);
+    say("{}", warning);
   }
   return {};
 }
@@ -50,8 +47,8 @@ Status add(const std::string& path, ledger::Fleet& fleet) {
 void warn_of_overlaps(const ledger::Fleet& fleet) {
   constexpr size_t named = 5;
   for (const auto& [first, second] : fleet.overlaps(named)) {
-    warn(fmt::format("two runs of {} overlap in time: a process that both traced is counted twice",
-                     first->host.empty() ? "an unnamed host" : first->host));
+    say("{}", fmt::format("two runs of {} overlap in time: a process that both traced is counted twice",
+                          first->host.empty() ? "an unnamed host" : first->host));
   }
 }
 
@@ -83,7 +80,7 @@ Result<int> merge(const Options& options) {
         error.code = error.code == Errc::usage ? Errc::malformed : error.code;  // the command line was right
         return tl::unexpected<Error>(std::move(error));
       }
-      warn(added.error().message() + "; left out");
+      say("{}", added.error().message() + "; left out");
       ++left_out;
     }
   }
@@ -91,7 +88,7 @@ Result<int> merge(const Options& options) {
     return fail(Errc::malformed, "no file could be read");
   }
   if (left_out > 0) {
-    warn(fmt::format("{} of {} files were left out", left_out, options.merge.files.size()));
+    say("{}", fmt::format("{} of {} files were left out", left_out, options.merge.files.size()));
   }
   warn_of_overlaps(fleet);
   if (!options.merge.html.empty()) {

@@ -97,6 +97,20 @@ Status fill_selection(const Raw& raw, discover::Selection& selection) {
   return {};
 }
 
+/// What stands before a subcommand and has no meaning there would be ignored without a word.
+Status check_place(const CLI::App& app) {
+  const std::vector<CLI::App*> verbs = app.get_subcommands();
+  for (const CLI::Option* option : verbs.empty() ? std::vector<const CLI::Option*>() : app.get_options()) {
+    const std::string name = option->get_name(false, true);
+    if (option->count() > 0 && !option->get_lnames().empty() &&
+        verbs.front()->get_option_no_throw("--" + option->get_lnames().front()) == nullptr) {
+      return fail(Errc::usage, fmt::format("{} says nothing to {}", name, verbs.front()->get_name()),
+                  fmt::format("jemtrace {} --help lists its options", verbs.front()->get_name()));
+    }
+  }
+  return {};
+}
+
 Result<Options> check(const Raw& raw, Verb verb, std::vector<std::string> command) {
   Options options;
   options.verb = raw.schema ? Verb::json_schema : verb;
@@ -261,7 +275,7 @@ Parsed parse(int argc, const char* const* argv) {
   } else if (host->parsed()) {
     verb = Verb::check;
   }
-  auto options = check(raw, verb, std::move(command));
+  auto options = check_place(app).and_then([&] { return check(raw, verb, std::move(command)); });
   if (!options) {
     const Error& error = options.error();
     return {.options = {},

@@ -27,20 +27,23 @@ Status write_file(const std::string& path, const std::string& text) {
 
 Result<int> prof(const Options& options) {
   const ProfOptions& asked = options.prof;
+  ASSIGN_OR_RETURN(const std::unique_ptr<Results> results, Results::open(options, false));
   ASSIGN_OR_RETURN(const auto callee, Callee::open(options.selection.pids.front()));
   read::Caller& caller = callee->caller();
   if (!asked.dump.empty()) {
     TRY(read::prof_dump(caller, asked.dump));
-    fmt::print("the process wrote its heap profile to {}, in its own mount namespace\n", escape(asked.dump));
+    results->print(fmt::format("the process wrote its heap profile to {}, in its own mount namespace\n",
+                               escape(asked.dump)));
   } else if (!asked.recent.empty()) {
     ASSIGN_OR_RETURN(const std::string text, read::prof_recent(caller));
     TRY(write_file(asked.recent, text));
-    fmt::print("wrote {} bytes to {}\n", text.size(), escape(asked.recent));
+    results->print(fmt::format("wrote {} bytes to {}\n", text.size(), escape(asked.recent)));
   } else {
     ASSIGN_OR_RETURN(const bool before, read::prof_activate(caller, asked.activate));
-    fmt::print("prof.active: {} -> {}\n", before, asked.activate);
+    results->print(fmt::format("prof.active: {} -> {}\n", before, asked.activate));
   }
-  fmt::print("{}\n", describe_pause(caller));
+  results->print(describe_pause(caller) + "\n");
+  TRY(results->finish());
   return exit_status::ok;
 }
 

@@ -1,5 +1,6 @@
 #include "cli/run.hpp"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <signal.h>
 #include <sys/ioctl.h>
@@ -10,6 +11,7 @@
 #include <cstdlib>
 
 #include "util/clock.hpp"
+#include "util/say.hpp"
 #include "util/text.hpp"
 
 namespace jemtrace::cli {
@@ -23,15 +25,36 @@ size_t terminal_width() {
   return 80;
 }
 
-int exit_status_of(Errc code) {
-  switch (code) {
+int exit_status_of(const Error& error) {
+  switch (error.code) {
     case Errc::usage:
       return exit_status::usage;
     case Errc::no_target:
       return exit_status::no_target;
+    case Errc::cannot_run:
+      return error.sys == ENOENT ? 127 : 126;  // as shells say it
+    case Errc::cannot_trace:
+      return exit_status::cannot_trace;
     default:
       return exit_status::failure;
   }
+}
+
+/// Where one was closed, a file of ours would take its number, and get what is said there. Nobody can write
+/// to this one: that is told where it matters.
+void occupy_standard_files() {
+  for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; ++fd) {
+    if (::fcntl(fd, F_GETFD) < 0 && errno == EBADF) {
+      (void)::open("/dev/null", O_RDONLY);  // takes the lowest number that is free
+    }
+  }
+}
+
+Result<int> print(const Options& options, const std::string& text) {
+  ASSIGN_OR_RETURN(const std::unique_ptr<Results> results, Results::open(options, false));
+  results->print(text);
+  TRY(results->finish());
+  return exit_status::ok;
 }
 
 Result<int> dispatch(const Options& options) {
@@ -57,8 +80,7 @@ Result<int> dispatch(const Options& options) {
     case Verb::sweep:
       return sweep(options);
     case Verb::json_schema:
-      std::fputs(render::json_schema().c_str(), stdout);
-      return exit_status::ok;
+      return print(options, render::json_schema());
     case Verb::trace:
       break;
   }
@@ -79,11 +101,11 @@ ledger::Header make_header(const Options& options) {
 }
 
 int report(const Error& error) {
-  fmt::print(stderr, "jemtrace: {}\n", error.message());
+  say("{}", error.message());
   if (!error.hint.empty()) {
-    fmt::print(stderr, "hint: {}\n", error.hint);
+    tell("hint: " + error.hint + "\n");
   }
-  return exit_status_of(error.code);
+  return exit_status_of(error);
 }
 
 Results::~Results() = default;
@@ -125,12 +147,13 @@ Status Results::finish() {
 
 int run(int argc, const char* const* argv) {
   ::signal(SIGPIPE, SIG_IGN);  // a closed pipe is seen where it is written to
+  occupy_standard_files();
   const Parsed parsed = parse(argc, argv);
-  if (!parsed.options) {
-    std::fputs(parsed.text.c_str(), parsed.exit_status == 0 ? stdout : stderr);
+  if (!parsed.options && parsed.exit_status != exit_status::ok) {
+    tell(parsed.text);
     return parsed.exit_status;
   }
-  const auto status = dispatch(*parsed.options);
+  const auto status = parsed.options ? dispatch(*parsed.options) : print(Options(), parsed.text);
   return status ? *status : report(status.error());
 }
 

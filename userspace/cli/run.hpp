@@ -31,6 +31,7 @@ class Results {
   Results(const Results&) = delete;
   Results& operator=(const Results&) = delete;
   [[nodiscard]] render::Output& out() { return *output_; }
+  void print(const std::string& text) { sink_->write(text); }
   /// False once the reader is gone: nobody wants more.
   [[nodiscard]] bool wanted() const { return !sink_->failed(); }
   /// Hands everything over. A full disk is an error; a reader that has gone is none.

@@ -16,6 +16,7 @@
 #include "serve/snapshots.hpp"
 #include "util/clock.hpp"
 #include "util/file.hpp"
+#include "util/say.hpp"
 #include "util/text.hpp"
 
 namespace jemtrace::cli {
@@ -128,24 +129,21 @@ Result<int> serve_metrics(const Options& options) {
                                           .resource = {.host = who.host, .version = who.jemtrace_version}},
                    snapshots);
   }
-  auto started = ServeWatch::start(
-      {.tracing = {.selection = options.selection, .refaults = options.refaults},
-       .limits = {.max_targets = serving.max_targets, .pid_label = serving.pid_label},
-       .version = who.jemtrace_version,
-       .kernel = who.kernel,
-       .sample_every_ns = static_cast<uint64_t>(std::chrono::nanoseconds(options.interval).count()),
-       .add_counts = [&](serve::Own& own) {
-         own.scrapes = pages.scrapes();
-         own.rejected_requests = server.counts().refused_requests;
-         own.rejected_connections = server.counts().dropped_connections;
-         own.push = pusher ? std::optional(pusher->counts()) : std::nullopt;
-       }});
-  if (!started) {
-    const Error& error = started.error();
-    const int code = report(error);
-    return error.code == Errc::denied || error.code == Errc::unsupported ? exit_status::cannot_trace : code;
-  }
-  ServeWatch& watching = **started;
+  ASSIGN_OR_RETURN(
+      const std::unique_ptr<ServeWatch> started,
+      ServeWatch::start(
+          {.tracing = {.selection = options.selection, .refaults = options.refaults},
+           .limits = {.max_targets = serving.max_targets, .pid_label = serving.pid_label},
+           .version = who.jemtrace_version,
+           .kernel = who.kernel,
+           .sample_every_ns = static_cast<uint64_t>(std::chrono::nanoseconds(options.interval).count()),
+           .add_counts = [&](serve::Own& own) {
+             own.scrapes = pages.scrapes();
+             own.rejected_requests = server.counts().refused_requests;
+             own.rejected_connections = server.counts().dropped_connections;
+             own.push = pusher ? std::optional(pusher->counts()) : std::nullopt;
+           }}));
+  ServeWatch& watching = *started;
   snapshots.publish(watching.expose());
   {
     const Worker http([&](int stop) { server.run(stop); });
@@ -153,8 +151,8 @@ Result<int> serve_metrics(const Options& options) {
     if (pusher) {
       otlp.emplace([&](int stop) { pusher->run(stop); });
     }
-    fmt::print(stderr, "jemtrace: {} at {}://{}/metrics; {} processes use jemalloc (Ctrl-C ends)\n",
-               "metrics", by_tls ? "https" : "http", listener.address, watching.targets());
+    say("{} at {}://{}/metrics; {} processes use jemalloc (Ctrl-C ends)", "metrics",
+        by_tls ? "https" : "http", listener.address, watching.targets());
     serve::notify("READY=1");
     const Status status = watch(watching, snapshots, signals);
     serve::notify("STOPPING=1");

@@ -21,13 +21,17 @@ void add_serve_options(CLI::App& app, RawServe& raw) {
       ->check(CLI::Range(1, 16384));
   app.add_flag("--pid-label", raw.pid_label,
                "series for each process: many, where processes are short-lived");
-  app.add_option("--otlp", raw.otlp,
-                 "also push to this OpenTelemetry collector (http://HOST:4318/v1/metrics)")
-      ->type_name("URL");
+  CLI::Option* otlp =
+      app.add_option("--otlp", raw.otlp,
+                     "also push to this OpenTelemetry collector (http://HOST:4318/v1/metrics)")
+          ->type_name("URL");
   app.add_option("--otlp-temporality", raw.temporality, "cumulative, or delta: what came since the last push")
       ->check(CLI::IsMember({"cumulative", "delta"}))
-      ->capture_default_str();
-  app.add_option("--otlp-interval", raw.otlp_interval, "time between two pushes [60s]")->type_name("DUR");
+      ->capture_default_str()
+      ->needs(otlp);
+  app.add_option("--otlp-interval", raw.otlp_interval, "time between two pushes [60s]")
+      ->type_name("DUR")
+      ->needs(otlp);
 }
 
 Result<ServeOptions> check_serve(const RawServe& raw) {
@@ -35,7 +39,6 @@ Result<ServeOptions> check_serve(const RawServe& raw) {
   if (!raw.listen.empty()) {
     TRY(serve::parse_address(raw.listen));
     options.listen = raw.listen;
-    options.listen_given = true;
   }
   options.token_file = raw.token_file;
   options.tls_certificate = raw.tls_certificate;

@@ -12,7 +12,6 @@ namespace jemtrace::cli {
 /// How serve serves.
 struct ServeOptions {
   std::string listen = "127.0.0.1:9738";
-  bool listen_given = false;
   std::string token_file, tls_certificate, tls_key;  // empty: none
   bool insecure = false;                             // whoever can connect may read
   size_t max_targets = 500;

@@ -28,7 +28,7 @@ class ServeWatch {
   static Result<std::unique_ptr<ServeWatch>> start(Options options);
 
   [[nodiscard]] int wait_fd() const { return tracer_->wait_fd(); }
-  Status poll() { return tracer_->poll(0); }
+  Status poll() { return tracer_->poll(); }
   /// Samples those whose turn it is, for some milliseconds at most. Returns when it wants to be called again.
   uint64_t sample_some(uint64_t now_ns);
   serve::Exposition expose();

@@ -6,7 +6,8 @@
 
 namespace jemtrace::cli {
 
-/// SIGINT and SIGTERM as something to poll for. The second one kills, as it is no longer blocked then.
+/// SIGINT, SIGTERM and (unless ignored) SIGHUP as something to poll for. The second one kills, as it is no
+/// longer blocked then.
 class Signals {
  public:
   Signals();

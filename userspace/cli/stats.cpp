@@ -2,6 +2,7 @@
 #include "cli/stats_call.hpp"
 #include "collect/inspect.hpp"
 #include "collect/observe.hpp"
+#include "util/say.hpp"
 
 namespace jemtrace::cli {
 
@@ -24,7 +25,7 @@ Result<int> stats(const Options& options) {
   }
   ASSIGN_OR_RETURN(const auto found, collect::inspect(proc, options.selection));
   for (const std::string& note : found.notes) {
-    std::fprintf(stderr, "jemtrace: %s\n", note.c_str());
+    say("{}", note);
   }
   ASSIGN_OR_RETURN(const std::unique_ptr<Results> results, Results::open(options, true));
   size_t printed = 0;

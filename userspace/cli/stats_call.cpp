@@ -7,6 +7,7 @@
 #include "cli/run.hpp"
 #include "read/call/reading.hpp"
 #include "sample/memory.hpp"
+#include "util/say.hpp"
 #include "util/text.hpp"
 
 namespace jemtrace::cli {
@@ -67,10 +68,8 @@ Result<std::unique_ptr<Callee>> Callee::open(pid_t pid) {
     images.push_back({&placed.named.image, placed.bias, placed.named.path});
   }
   const read::CallLimits limits{.slow = [pid] {
-    fmt::print(
-        stderr,
-        "jemtrace: the call in pid {} waits for a mutex of jemalloc's; it cannot be broken off without "
-        "harm, so signals are held until it is done\n",
+    say("the call in pid {} waits for a mutex of jemalloc's; it cannot be broken off without "
+        "harm, so signals are held until it is done",
         pid);
   }};
   ASSIGN_OR_RETURN(callee->caller_, read::Caller::open(proc, pid, std::move(images), limits));
@@ -123,12 +122,16 @@ Result<ledger::Reading> read_by_call(Callee& callee, const CallOptions& options)
 Result<int> stats_by_call(const Options& options) {
   const ProcRoot proc;
   ASSIGN_OR_RETURN(const auto callee, Callee::open(options.selection.pids.front()));
+  ASSIGN_OR_RETURN(const std::unique_ptr<Results> results, Results::open(options, true));
   ASSIGN_OR_RETURN(const Actions actions, act(*callee, options.call));
   // What was changed is for people: data are the values that are read after it.
   for (const std::string& line : describe(actions, options.call)) {
-    fmt::print(options.format == Format::text ? stdout : stderr, "{}\n", line);
+    if (options.format == Format::text) {
+      results->print(line + "\n");
+    } else {
+      say("{}", line);
+    }
   }
-  std::fflush(stdout);
   ASSIGN_OR_RETURN(auto found, collect::inspect(proc, options.selection));
   if (found.processes.empty()) {
     return fail(Errc::gone, fmt::format("pid {} has ended", options.selection.pids.front()));
@@ -147,10 +150,9 @@ Result<int> stats_by_call(const Options& options) {
   ASSIGN_OR_RETURN(render::StatsReport report, report_on(proc, process));
   report.arenas = options.arenas;
   report.classes = options.call.classes;
-  ASSIGN_OR_RETURN(const std::unique_ptr<Results> results, Results::open(options, true));
   results->out().stats(report);
   TRY(results->finish());
-  fmt::print(stderr, "jemtrace: {}\n", describe_pause(callee->caller()));
+  say("{}", describe_pause(callee->caller()));
   const bool done = std::all_of(actions.changes.begin(), actions.changes.end(),
                                 [](const read::Change& change) { return change.confirmed(); });
   return done ? exit_status::ok : exit_status::failure;

@@ -10,6 +10,7 @@
 #include "cli/run.hpp"
 #include "cli/watch.hpp"
 #include "util/parallel.hpp"
+#include "util/say.hpp"
 #include "util/text.hpp"
 
 namespace jemtrace::cli {
@@ -129,7 +130,7 @@ class Sweep {
     Settings settings{.background = input_->current.background};
     settings.dirty_ms =
         std::llround(std::sqrt(static_cast<double>(*shortest) * static_cast<double>(*std::next(shortest))));
-    say("run to predict from: " + advise::conf_of(settings, std::nullopt));
+    say("run to predict from: {}", advise::conf_of(settings, std::nullopt));
     ASSIGN_OR_RETURN(const WatchResult result, run_under(settings));
     if (const Watched* const process = main_process(result); process != nullptr && !interrupted_) {
       ASSIGN_OR_RETURN(advise::Input other, make_input(*process));
@@ -156,7 +157,7 @@ class Sweep {
 
   Status run_with(size_t which, unsigned round) {
     const std::string conf = advise::conf_of(grid_[which], std::nullopt);
-    say(fmt::format("round {} of {}: {}", round + 1, options_.advise.repeat, conf));
+    say("round {} of {}: {}", round + 1, options_.advise.repeat, conf);
     ASSIGN_OR_RETURN(const WatchResult result, run_under(grid_[which]));
     const Watched* const process = main_process(result);
     if (interrupted_ || process == nullptr) {
@@ -246,8 +247,6 @@ class Sweep {
     in_parallel(grid_.size(), few_threads(), [&](size_t i) { predict(report.trials[i]); });
     return report;
   }
-
-  static void say(const std::string& what) { fmt::print(stderr, "jemtrace: {}\n", what); }
 
   const Options& options_;
   std::optional<advise::Input> input_;

@@ -11,10 +11,12 @@
 
 #include "cli/run.hpp"
 #include "cli/signals.hpp"
+#include "collect/inspect.hpp"
 #include "collect/launch.hpp"
 #include "collect/tracer.hpp"
 #include "ledger/ranges.hpp"
 #include "util/clock.hpp"
+#include "util/say.hpp"
 #include "util/text.hpp"
 
 namespace jemtrace::cli {
@@ -40,6 +42,14 @@ struct OpenSweep {
   ledger::SweepEvent sum;
   uint64_t born_ns = 0;
 };
+
+/// Purges were refused, or are not known as such.
+bool has_doubts(const jt_counters& counters) {
+  return counters.failed_errno_inval + counters.failed_errno_other > 0 ||
+         counters.by_purpose[JT_HPA].calls + counters.by_purpose[JT_UNCLASSIFIED].calls +
+                 counters.by_purpose[JT_PURGE_UNPROVEN].calls >
+             0;
+}
 
 /// Whether any page went back to the kernel.
 bool gave_back(const ledger::Totals& totals) {
@@ -68,7 +78,7 @@ class Trace {
 
   const Options& options_;
   Results& results_;
-  bool only_busy_;  // text for many targets: those that do nothing get no lines
+  bool only_busy_;  // text for many targets: those that do nothing get no lines, and no summary unless named
   std::unique_ptr<Tracer> tracer_;
   std::optional<Launch> launch_;
   std::optional<int> launch_status_;
@@ -78,7 +88,7 @@ class Trace {
   std::map<uint32_t, OpenSweep> sweeps_;                 // by tid
   std::map<uint64_t, ledger::Ranges> ranges_;            // by born_ns; with --events
   size_t targets_seen_ = 0;
-  size_t idle_targets_ = 0;
+  size_t quiet_targets_ = 0;  // that got no summary
   bool incomplete_ = false;
 };
 
@@ -179,8 +189,9 @@ void Trace::print_summary(const Target& target) {
         "vm.overcommit_memory became 2 while tracing: purges by mmap are counted, not timed");
   }
   incomplete_ |= !summary.exact;
-  if (only_busy_ && !gave_back(summary.totals)) {
-    ++idle_targets_;
+  if (only_busy_ && !options_.selection.only_pids() && !gave_back(summary.totals) &&
+      !has_doubts(summary.totals.counters) && (summary.exact || !options_.strict)) {
+    ++quiet_targets_;
     return;
   }
   results_.out().summary(summary);
@@ -214,16 +225,16 @@ Status Trace::start() {
   began_ns_ = last_interval_ns_ = monotonic_ns();
   if (options_.verbose) {
     const auto& timings = tracer_->timings();
-    fmt::print(stderr, "load: {:.1f} ms\nattach: {:.1f} ms\nscan: {:.1f} ms\n", timings.load_ns / 1e6,
-               timings.attach_ns / 1e6, timings.scan_ns / 1e6);
+    tell(fmt::format("load: {:.1f} ms\nattach: {:.1f} ms\nscan: {:.1f} ms\n", timings.load_ns / 1e6,
+                     timings.attach_ns / 1e6, timings.scan_ns / 1e6));
   }
   if (launch_) {
-    if (auto status = launch_->go(); !status) {
-      launch_status_ = Launch::exec_status(status.error());
-      return status;
-    }
-  } else if (targets_seen_ == 0) {
-    fmt::print(stderr, "jemtrace: nothing selected uses jemalloc yet; waiting for it (Ctrl-C ends)\n");
+    TRY(launch_->go());
+  } else if (tracer_->unreadable() > 0) {
+    say("{}", collect::describe_unreadable(tracer_->unreadable()));
+  }
+  if (!launch_ && targets_seen_ == 0) {
+    say("nothing selected uses jemalloc yet; waiting for it (Ctrl-C ends)");
   }
   return {};
 }
@@ -256,7 +267,7 @@ Status Trace::loop(Signals& signals) {
                                {.fd = signals.fd(), .events = POLLIN, .revents = 0},
                                {.fd = launch_ ? launch_->pidfd() : -1, .events = POLLIN, .revents = 0}}};
     ::poll(fds.data(), fds.size(), timeout_ms);
-    TRY(tracer_->poll(0));
+    TRY(tracer_->poll());
     if (signals.take()) {
       wait_for_command();
       return {};
@@ -282,7 +293,7 @@ void Trace::wait_for_command() {
 }
 
 int Trace::status() const {
-  if (launch_status_) {
+  if (launch_status_.value_or(exit_status::ok) != exit_status::ok) {
     return *launch_status_;
   }
   if (targets_seen_ == 0 && !launch_) {
@@ -293,38 +304,37 @@ int Trace::status() const {
 
 Result<int> Trace::run() {
   Signals signals;
-  if (auto status = start(); !status) {
-    const Error& error = status.error();
-    const int code = report(error);
-    if (launch_status_) {
-      return *launch_status_;
-    }
-    const bool host = error.code == Errc::denied || error.code == Errc::unsupported;
-    return host && !tracer_ ? exit_status::cannot_trace : code;
-  }
+  TRY(start());
   TRY(loop(signals));
   // The command's own end comes before the tracer's, so that its last purges are in.
-  TRY(tracer_->poll(0));
-  const std::vector<Target*> live = tracer_->live();
-  tracer_->stop();
+  TRY(tracer_->poll());
+  tracer_->stop();  // some may still end in it: those are told by then
   for (auto& [tid, sweep] : sweeps_) {
     close_sweep(sweep);
   }
-  for (const Target* target : live) {
+  for (const Target* target : tracer_->live()) {
     print_summary(*target);
+  }
+  if (quiet_targets_ > 0) {
+    results_.print(
+        fmt::format("{} that gave nothing back: no summary (-p PID shows it)\n",
+                    quiet_targets_ == 1 ? "1 process" : fmt::format("{} processes", quiet_targets_)));
   }
   TRY(results_.finish());
   tracer_->wait_until_detached();
   if (options_.verbose) {
-    fmt::print(stderr, "stop: {:.1f} ms\ndetach: {:.1f} ms\n", tracer_->timings().stop_ns / 1e6,
-               tracer_->timings().detach_ns / 1e6);
+    tell(fmt::format("stop: {:.1f} ms\ndetach: {:.1f} ms\n", tracer_->timings().stop_ns / 1e6,
+                     tracer_->timings().detach_ns / 1e6));
+  }
+  if (launch_ && !launch_status_) {
+    say("{} (pid {}) goes on, untraced: its exit status is not known", escape(options_.command.front()),
+        launch_->pid());
   }
   if (targets_seen_ == 0) {
     for (const std::string& why : tracer_->refused()) {  // no summary that could name them
-      fmt::print(stderr, "jemtrace: {}\n", why);
+      say("{}", why);
     }
-    fmt::print(stderr,
-               "jemtrace: nothing selected uses jemalloc\nhint: jemtrace list shows the processes that do\n");
+    say("nothing selected uses jemalloc\nhint: jemtrace list shows the processes that do");
   }
   return status();
 }

@@ -76,10 +76,9 @@ class Watch {
     TRY(start());
     TRY(loop(signals));
     TRY(end_command());
-    TRY(tracer_->poll(0));
-    const std::vector<Target*> live = tracer_->live();
+    TRY(tracer_->poll());
     tracer_->stop();
-    for (const Target* target : live) {
+    for (const Target* target : tracer_->live()) {
       finish(*target);
     }
     result_.wall_s = static_cast<double>(monotonic_ns() - began_ns_) / 1e9;
@@ -233,7 +232,7 @@ class Watch {
                                  {.fd = signals.fd(), .events = POLLIN, .revents = 0},
                                  {.fd = launch_ ? launch_->pidfd() : -1, .events = POLLIN, .revents = 0}}};
       ::ppoll(fds.data(), fds.size(), &timeout, nullptr);
-      TRY(tracer_->poll(0));
+      TRY(tracer_->poll());
       if (launch_) {
         result_.exit_status = launch_->exit_status();
       }
@@ -261,7 +260,7 @@ class Watch {
       }
       pollfd ended{.fd = launch_->pidfd(), .events = POLLIN, .revents = 0};
       ::poll(&ended, 1, 20);
-      TRY(tracer_->poll(0));
+      TRY(tracer_->poll());
     }
     result_.exit_status = 0;
     return {};

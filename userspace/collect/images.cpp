@@ -116,10 +116,13 @@ Result<std::vector<jt_target_image>> Images::mapped_by(const ProcRoot& proc, pid
     if (!knows(name)) {
       auto file = open_mapped(proc, pid, mapping);
       if (!file) {
-        if (file.error().code == Errc::denied) {
-          return tl::unexpected(std::move(file).error());
+        if (file.error().sys == EPERM) {
+          return tl::unexpected(std::move(file).error());  // we may not look at any
         }
-        continue;  // unmapped meanwhile
+        if (file.error().sys == EACCES) {
+          refuse(file_path(mapping) + ": " + file.error().message());  // hidden from root: NFS, FUSE
+        }
+        continue;  // or unmapped meanwhile
       }
       TRY(look_at(std::move(*file), name, file_path(mapping)));
     }
@@ -181,8 +184,10 @@ Result<locate::Located> Images::find_inside(int file, bool regular, const std::s
 
 void Images::refuse(const std::string& why) {
   constexpr size_t max_refused = 100;
-  if (refused_.size() < max_refused) {
-    refused_.push_back(escape(why));
+  const std::string sentence = escape(why);
+  if (refused_.size() < max_refused &&
+      std::find(refused_.begin(), refused_.end(), sentence) == refused_.end()) {
+    refused_.push_back(sentence);
   }
 }
 

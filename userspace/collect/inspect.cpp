@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
 
@@ -44,13 +45,22 @@ Result<Target> target_with_images(const ProcRoot& proc, pid_t pid, Images& image
 
 }  // namespace
 
+std::string describe_unreadable(size_t processes) {
+  return fmt::format("{} could not be looked at: permission denied",
+                     processes == 1 ? "1 process" : fmt::format("{} processes", processes));
+}
+
 Error Inspection::nothing() const {
   if (!images->refused().empty()) {
     return {Errc::no_target, "nothing selected uses a jemalloc that can be read", 0, ""};
   }
-  return {Errc::no_target, "nothing selected uses jemalloc", 0,
-          unreadable > 0 ? "some processes could not be read: run as root"
-                         : "jemtrace list shows the processes that do"};
+  if (unreadable > 0) {
+    return {Errc::no_target, "nothing selected that could be looked at uses jemalloc", 0,
+            ::geteuid() == 0
+                ? "the rest is hidden even from root: a process that protects itself, or a sandbox"
+                : "the rest may: run as root"};
+  }
+  return {Errc::no_target, "nothing selected uses jemalloc", 0, "jemtrace list shows the processes that do"};
 }
 
 Result<Inspection> inspect(const ProcRoot& proc, const discover::Selection& selection) {
@@ -76,6 +86,9 @@ Result<Inspection> inspect(const ProcRoot& proc, const discover::Selection& sele
     Target target(proc, std::move(*process));
     const auto uses = look_at_process(proc, images, target);
     if (!uses) {
+      if (!all && pids.size() == 1 && uses.error().code == Errc::denied) {
+        return tl::unexpected(uses.error());  // whether it uses jemalloc is not known
+      }
       out.unreadable += uses.error().code == Errc::denied ? 1 : 0;
     } else if (*uses) {
       out.processes.push_back({describe(proc, target), std::move(target.read)});
@@ -83,9 +96,7 @@ Result<Inspection> inspect(const ProcRoot& proc, const discover::Selection& sele
   }
   out.notes = images.refused();
   if (out.unreadable > 0) {
-    out.notes.push_back(
-        fmt::format("{} could not be looked at: permission denied",
-                    out.unreadable == 1 ? "1 process" : fmt::format("{} processes", out.unreadable)));
+    out.notes.push_back(describe_unreadable(out.unreadable));
   }
   return out;
 }

@@ -21,6 +21,9 @@ struct Inspected {
   ReadJemalloc read;  // its numbers; valid as long as the Inspection is
 };
 
+/// "3 processes could not be looked at: permission denied"
+std::string describe_unreadable(size_t processes);
+
 struct Inspection {
   std::shared_ptr<Images> images;
   std::vector<Inspected> processes;  // that use jemalloc, by pid

@@ -102,8 +102,8 @@ Status Launch::go() {
     n = ::read(failed_.get(), &err, sizeof err);
   } while (n < 0 && errno == EINTR);
   if (n == static_cast<ssize_t>(sizeof err)) {
-    return fail_errno("cannot run " + escape(command_[0]), err,
-                      err == ENOENT ? "is it spelled right, and in PATH?" : "");
+    return tl::unexpected(Error{Errc::cannot_run, "cannot run " + escape(command_[0]), err,
+                                err == ENOENT ? "is it spelled right, and in PATH?" : ""});
   }
   return {};
 }

@@ -23,16 +23,13 @@ class Launch {
   /// A child that was never let go is killed.
   ~Launch();
 
-  /// Lets the child exec. Fails when the program cannot be run; `exec_status()` is then what a shell would
-  /// say.
+  /// Lets the child exec. Errc::cannot_run.
   Status go();
   [[nodiscard]] pid_t pid() const { return pid_; }
   /// Becomes readable when the command ends.
   [[nodiscard]] int pidfd() const { return pidfd_.get(); }
   /// Its exit status as a shell gives it (128 + signal when killed); nullopt while it runs.
   std::optional<int> exit_status();
-  /// 127 when the program was not found, 126 when it cannot be executed.
-  static int exec_status(const Error& error) { return error.sys == 2 /* ENOENT */ ? 127 : 126; }
 
  private:
   Launch() = default;

@@ -18,6 +18,8 @@
 namespace jemtrace::collect {
 namespace {
 
+constexpr uint32_t call_ring_bytes = 8 << 20;  // mapped twice in a row: counts twice in our RSS
+
 class Stopwatch {
  public:
   explicit Stopwatch(uint64_t& out) : out_(out), begin_(monotonic_ns()) {}
@@ -46,7 +48,7 @@ attach::LoadOptions load_options(const TracerOptions& options) {
   load.context = options.context;
   load.events = options.every_event ? attach::Events::all : attach::Events::none;
   load.mallctl = options.passive;
-  load.event_ring_bytes = 8 << 20;  // mapped twice in a row: counts twice in our RSS
+  load.event_ring_bytes = call_ring_bytes;
   if (options.slow_ns && !options.every_event) {
     load.events = attach::Events::slow;
     load.slow_ns = *options.slow_ns;
@@ -76,6 +78,14 @@ Tracer::~Tracer() {
   wait_until_detached();
 }
 
+/// What fails before any process is looked at is the host's.
+tl::unexpected<Error> of_the_host(Error error) {
+  if (error.code == Errc::denied || error.code == Errc::unsupported) {
+    error.code = Errc::cannot_trace;
+  }
+  return tl::unexpected(std::move(error));
+}
+
 Result<std::unique_ptr<Tracer>> Tracer::start(TracerOptions options, Listener listener, ProcRoot proc) {
   Timings timings;
   Result<std::unique_ptr<attach::BpfObject>> bpf = [&] {
@@ -83,7 +93,7 @@ Result<std::unique_ptr<Tracer>> Tracer::start(TracerOptions options, Listener li
     return attach::BpfObject::load(load_options(options));
   }();
   if (!bpf) {
-    return tl::unexpected(std::move(bpf).error());
+    return of_the_host(std::move(bpf).error());
   }
   std::unique_ptr<Tracer> tracer(
       new Tracer(std::move(options), std::move(listener), std::move(proc), std::move(*bpf)));
@@ -94,8 +104,11 @@ Result<std::unique_ptr<Tracer>> Tracer::start(TracerOptions options, Listener li
       tracer->options_.refaults = false;  // not on this kernel: the summary says unknown
     }
     (void)tracer->bpf_->attach_collapses();  // without huge pages in this kernel: the summary says unknown
-    TRY(tracer->bpf_->attach_lifecycle());
-    TRY(tracer->bpf_->attach_syscalls());
+    if (auto status =
+            tracer->bpf_->attach_lifecycle().and_then([&] { return tracer->bpf_->attach_syscalls(); });
+        !status) {
+      return of_the_host(std::move(status).error());
+    }
     tracer->context_ = tracer->bpf_->attach_context();
   }
   {
@@ -129,6 +142,7 @@ Status Tracer::scan() {
   }
   // Looking at a file takes a while: what a process forked before it became a target is in the next list.
   constexpr int most_rounds = 5;
+  unreadable_ = 0;
   std::set<pid_t> seen;
   for (int round = 0; round < most_rounds; ++round) {
     const size_t before = seen.size();
@@ -139,9 +153,11 @@ Status Tracer::scan() {
       }
       const bool named = std::find(options_.selection.pids.begin(), options_.selection.pids.end(), pid) !=
                          options_.selection.pids.end();
-      if (auto status = scan_process(pid, named); !status && named) {
+      auto status = scan_process(pid, named);
+      if (!status && named) {
         return status;  // a process that merely passed by may fail, one that was asked for may not
       }
+      unreadable_ += !status && status.error().code == Errc::denied ? 1 : 0;
     }
     if (seen.size() == before) {
       break;
@@ -186,6 +202,11 @@ Status Tracer::scan_process(pid_t pid, bool required) {
   }
   std::copy(images->begin(), images->end(), target.images);
   ASSIGN_OR_RETURN(const bool added, bpf_->add_target(target));
+  if (added && discover::has_ended(proc_, process)) {
+    bpf_->remove_target(target.id.tgid);  // before the kernel side could tell
+    bpf_->forget(target.id);
+    return fail(Errc::gone, fmt::format("pid {} ({}) has ended", pid, escape(process.comm)));
+  }
   if (added) {
     adopt(target, false);
   }
@@ -255,14 +276,46 @@ void Tracer::adopt(const jt_target& kernel, bool from_its_start, const jt_event_
 
 // ---- what happened ----
 
-Status Tracer::poll(int timeout_ms) {
-  const auto handler = [this](const jt_event_header& event) { handle(event); };
-  TRY(bpf_->poll(timeout_ms, handler));
+Status Tracer::take_lifecycle() {
+  constexpr size_t most = 10'000;  // a full ring, and some
+  return bpf_
+      ->take(attach::BpfObject::Ring::lifecycle, most,
+             [this](const jt_event_header& event) { handle(event); })
+      .map([](bool) {});
+}
+
+/// Births before their calls, and these before the ends. True: there may be more.
+Result<bool> Tracer::take_events() {
+  constexpr size_t most = 2000;  // to write them takes less than a tenth of a second
+  TRY(take_lifecycle());
+  const size_t known_ends = ends_.size();
+  ASSIGN_OR_RETURN(const bool more,
+                   bpf_->take(attach::BpfObject::Ring::calls, most, [this](const jt_event_header& event) {
+                     ++taken_calls_;
+                     handle(event);
+                   }));
+  end_those_told(more ? 0 : known_ends);
+  return more;
+}
+
+/// The first `all_told` of the ends, and those that are older than anything in the ring of calls can be.
+void Tracer::end_those_told(size_t all_told) {
+  constexpr uint64_t most_in_ring = call_ring_bytes / sizeof(jt_event_header);
+  for (; !ends_.empty() && (all_told > 0 || taken_calls_ - ends_.front().taken_calls > most_in_ring);
+       all_told -= std::min<size_t>(all_told, 1)) {
+    const End one = ends_.front();
+    ends_.pop_front();
+    end(one.id, one.by_exec);
+  }
+}
+
+Status Tracer::poll() {
+  TRY(take_events());
   if (const uint64_t now = monotonic_ns(); now - probes_checked_ns_ >= check_every_ns) {
     probes_checked_ns_ = now;
     images_.drop_wrong_probes();
     if (images_.writers_wait()) {
-      TRY(bpf_->poll(0, handler));  // who had ended before has lost nothing
+      TRY(take_events());  // who had ended before has lost nothing
       images_.let_writers_in();
     }
   }
@@ -281,10 +334,10 @@ void Tracer::handle(const jt_event_header& event) {
       on_fork(lifecycle);
       break;
     case JT_EV_EXEC:
-      end(lifecycle.addr);
+      ends_.push_back({{lifecycle.addr, event.id.tgid, 0}, true, taken_calls_});
       break;
     case JT_EV_EXIT:
-      end(event.id.born_ns);
+      ends_.push_back({event.id, false, taken_calls_});
       break;
     case JT_EV_NEW_FILE:
       on_new_file(lifecycle);
@@ -332,6 +385,9 @@ void Tracer::on_mallctl(const jt_mallctl_event& event) {
 
 void Tracer::on_call(const jt_call_event& event) {
   Target* target = find(event.h.id.born_ns);
+  if (target == nullptr && take_lifecycle()) {
+    target = find(event.h.id.born_ns);  // born since that ring was read
+  }
   if (target != nullptr && listener_.on_call) {
     listener_.on_call(*target, event);
   }
@@ -403,21 +459,26 @@ void Tracer::on_new_file(const jt_lifecycle_event& event) {
   const TracedImage* image = images_.find(event.file);
   const auto pid = static_cast<pid_t>(event.h.id.tgid);
   if (image != nullptr) {
-    if (const auto found = images_.mapped_by(proc_, pid); found && !found->empty()) {
+    const auto known = bpf_->target(event.h.id.tgid);
+    const auto found = images_.mapped_by(proc_, pid);
+    const auto still = bpf_->target(event.h.id.tgid);
+    // Had it exec'd or ended meanwhile, these would be the mappings of another life.
+    const bool same_life =
+        known ? still && still->id.born_ns == known->id.born_ns : !still && event.h.id.born_ns == 0;
+    if (same_life && found && !found->empty()) {
       jt_target target =
-          bpf_->target(event.h.id.tgid)
-              .value_or(jt_target{.id = {.born_ns = monotonic_ns(), .tgid = event.h.id.tgid, .pad = 0},
-                                  .n_images = 0,
-                                  .flags = 0,
-                                  .images = {}});
-      const bool is_new = target.n_images == 0 && event.h.id.born_ns == 0;
+          known.value_or(jt_target{.id = {.born_ns = monotonic_ns(), .tgid = event.h.id.tgid, .pad = 0},
+                                   .n_images = 0,
+                                   .flags = 0,
+                                   .images = {}});
       std::copy(found->begin(), found->end(), target.images);
       target.n_images = static_cast<uint32_t>(found->size());
-      auto status = is_new ? bpf_->add_target(target).map([](bool) {}) : bpf_->replace_target(target);
-      if (status) {
+      const Result<bool> placed =
+          known ? bpf_->replace_target(target).map([] { return true; }) : bpf_->add_target(target);
+      if (placed && *placed) {
         adopt(target, event.held != 0);
-      } else {
-        note(status.error().message());
+      } else if (!placed) {
+        note(placed.error().message());
       }
     }
   }
@@ -426,9 +487,10 @@ void Tracer::on_new_file(const jt_lifecycle_event& event) {
   }
 }
 
-void Tracer::end(uint64_t born_ns) {
-  const auto it = targets_.find(born_ns);
+void Tracer::end(const jt_target_id& id, bool by_exec) {
+  const auto it = targets_.find(id.born_ns);
   if (it == targets_.end()) {
+    bpf_->forget_counters(id);  // any unmapping of the command's descendants is counted: they are many
     return;
   }
   std::unique_ptr<Target> target = std::move(it->second);
@@ -436,7 +498,7 @@ void Tracer::end(uint64_t born_ns) {
   if (!stopping_) {
     images_.drop_wrong_probes();  // a short run has not had its turn
   }
-  finish(*target);
+  finish(*target, !by_exec);
   target->final_waiting.pages = {};  // nobody is left to touch them
   target->ended = true;
   untimed_of_ended_ += target->final_totals.counters.untimed_calls;
@@ -448,23 +510,33 @@ void Tracer::end(uint64_t born_ns) {
 
 void Tracer::rescan_after_loss() {
   const uint64_t lost = bpf_->loss(JT_LOSS_LIFECYCLE).value_or(0) + bpf_->skipped_lifecycles();
-  if (lost == lifecycle_losses_ || options_.launch || stopped_) {
+  if (lost == lifecycle_losses_ || stopped_) {
     return;
   }
   lifecycle_losses_ = lost;
   // Something came or went unheard: what is gone is ended, what is new is found.
-  std::vector<uint64_t> gone;
+  std::vector<jt_target_id> gone;
   for (const auto& [born, target] : targets_) {
     const auto kernel = bpf_->target(target->id.tgid);
     if (!kernel || kernel->id.born_ns != born) {
-      gone.push_back(born);
+      gone.push_back(target->id);
     } else if (discover::has_ended(proc_, target->process)) {
       bpf_->remove_target(target->id.tgid);
-      gone.push_back(born);
+      gone.push_back(target->id);
     }
   }
-  for (const uint64_t born : gone) {
-    end(born);
+  for (const jt_target_id& id : gone) {
+    end(id, false);
+  }
+  if (const auto pids = proc_.pids()) {
+    for (const pid_t pid : *pids) {
+      if (const auto kernel = bpf_->target(static_cast<uint32_t>(pid)); kernel && kernel->n_images > 0) {
+        adopt(*kernel, true);  // the kernel side has it, and could not tell
+      }
+    }
+  }
+  if (options_.launch) {
+    return;
   }
   if (auto status = scan(); !status) {
     note(status.error().message());
@@ -509,9 +581,11 @@ void Tracer::stop() {
   });
   bpf_->wait_for_running();
   // What is still in the rings: last calls, and whoever was stopped for us and must go on.
-  (void)bpf_->poll(0, [this](const jt_event_header& event) { handle(event); });
+  for (Result<bool> more = true; more && *more;) {
+    more = take_events();
+  }
   for (const auto& [born, target] : targets_) {
-    finish(*target);
+    finish(*target, true);
   }
   stopped_ = true;
 }
@@ -519,6 +593,12 @@ void Tracer::stop() {
 void Tracer::wait_until_detached() {
   if (detaching_.joinable()) {
     detaching_.join();
+    // From Linux 7.0 on a program may have been interrupted before it stopped somebody for us.
+    (void)bpf_->take(attach::BpfObject::Ring::lifecycle, 10'000, [this](const jt_event_header& event) {
+      if (event.type == JT_EV_NEW_FILE) {
+        handle(event);
+      }
+    });
   }
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -61,8 +62,8 @@ class Tracer {
   /// poll() has checks of its own, and wants to be called that often.
   static constexpr uint64_t check_every_ns = 200'000'000;
 
-  /// Handles what happened since; waits up to `timeout_ms`.
-  Status poll(int timeout_ms);
+  /// Handles what happened since; in pieces where that is much: then wait_fd() is readable again at once.
+  Status poll();
   [[nodiscard]] int wait_fd() const { return bpf_->wait_fd(); }
 
   /// Targets that live, by pid.
@@ -98,6 +99,8 @@ class Tracer {
   [[nodiscard]] const std::vector<std::string>& notes() const { return notes_; }
   /// Files that seem to hold a jemalloc and could not be looked at: one sentence each, fit to print.
   [[nodiscard]] const std::vector<std::string>& refused() const { return images_.refused(); }
+  /// Processes that may use jemalloc and could not be looked at: permission denied.
+  [[nodiscard]] size_t unreadable() const { return unreadable_; }
 
  private:
   Tracer(TracerOptions options, Listener listener, ProcRoot proc, std::unique_ptr<attach::BpfObject> bpf);
@@ -105,6 +108,8 @@ class Tracer {
   Status scan();
   Status scan_process(pid_t pid, bool required);
 
+  Status take_lifecycle();
+  Result<bool> take_events();
   void handle(const jt_event_header& event);
   void on_new_file(const jt_lifecycle_event& event);
   void on_fork(const jt_lifecycle_event& event);
@@ -115,10 +120,12 @@ class Tracer {
   /// The kernel side has this process among its targets, with images: makes or completes our record of it.
   /// `event`: how it was heard of: of one that is gone already it is all that tells its name.
   void adopt(const jt_target& target, bool from_its_start, const jt_event_header* event = nullptr);
-  void end(uint64_t born_ns);
+  void end(const jt_target_id& id, bool by_exec);
+  void end_those_told(size_t all_told);
   bool read_states(Target& target);
   static void sample_overhead(Target& target);
-  void finish(Target& target);
+  /// `takes_sample`: not after an exec, when what could be read is the next program's.
+  void finish(Target& target, bool takes_sample);
   void rescan_after_loss();
   void set_sampling(uint64_t now_ns);
   Target* find(uint64_t born_ns) const;
@@ -131,6 +138,13 @@ class Tracer {
   std::unique_ptr<attach::BpfObject> bpf_;
   Images images_;
   std::map<uint64_t, std::unique_ptr<Target>> targets_;  // live ones, by born_ns
+  struct End {
+    jt_target_id id;
+    bool by_exec;
+    uint64_t taken_calls;  // when it was heard of
+  };
+  std::deque<End> ends_;      // whose last calls may not have been told yet
+  uint64_t taken_calls_ = 0;  // from the ring
   sample::CgroupMounts cgroup_mounts_{proc_};
   uint64_t lifecycle_losses_ = 0;
   uint64_t untimed_of_ended_ = 0;
@@ -139,6 +153,7 @@ class Tracer {
     uint64_t set_ns = 0, touched_pages = 0, evicted_chunks = 0;  // at that time
     uint32_t shift = 0;                                          // one chunk in 2^shift is followed
   } sampling_;
+  size_t unreadable_ = 0;
   bool stopping_ = false, stopped_ = false;
   std::thread detaching_;
   attach::BpfObject::Context context_;

@@ -156,7 +156,7 @@ ledger::Waits Tracer::waits(const Target& target) const {
   return out;
 }
 
-void Tracer::finish(Target& target) {
+void Tracer::finish(Target& target, bool takes_sample) {
   target.final_waits = bpf_->waits(target.id).value_or(jt_waits{});
   target.final_totals = {};
   target.final_totals.counters = bpf_->counters(target.id).value_or(jt_counters{});
@@ -166,7 +166,9 @@ void Tracer::finish(Target& target) {
     payers.add(key, work);
   });
   target.final_waiting = bpf_->waiting_pages(target.id);
-  sample(target, target.final_totals);
+  if (takes_sample) {
+    sample(target, target.final_totals);
+  }
   target.pressed =
       pressed_since(target.pressed_at_start, kernel_memory(proc_, target.process.pid, cgroup_mounts_));
   target.ended_ns = monotonic_ns();
@@ -238,8 +240,8 @@ ledger::Summary Tracer::summary(const Target& target) const {
     summary.rss.purge_delta_bytes = counters.rss_delta_bytes;
   }
   if (bpf_->features().page_faults) {
-    summary.refaults =
-        ledger::refaults(counters.refaults, target.final_waiting, huge_pages_possible(target.info));
+    summary.refaults = ledger::refaults(counters.refaults, target.final_waiting, summary.window_ns,
+                                        huge_pages_possible(target.info));
   }
   if (bpf_->knows_collapses()) {
     summary.collapses = ledger::Collapses{

@@ -172,10 +172,12 @@ struct Refaults {
   std::array<uint64_t, JT_STATES> followed_from{}, touched_from{};  // by source state; within 60 s
   Touched within_1s, within_10s, within_60s;
   uint64_t evicted_pages = 0, evicted_chunks = 0;  // lost sight of within 60 s, not touched until then
+  uint64_t watched_ns = 0;  // how long: nothing is known of pages that were away longer
 
   [[nodiscard]] Maybe<double> sampling_rate() const;  // unset: nothing was purged
   /// Which share of all purged pages is touched within that time. Exact when no page is waiting, else an
-  /// estimate that takes later purges to be like earlier ones. Unset: more than half have not had the time.
+  /// estimate that takes later purges to be like earlier ones. Unset: more than half have not had the time,
+  /// or none has, as the watching was shorter.
   [[nodiscard]] Maybe<double> share(const Touched& within) const;
   /// It is no less than this, whatever becomes of the waiting pages.
   [[nodiscard]] Maybe<double> least_share(const Touched& within) const;
@@ -190,8 +192,8 @@ struct Waiting {
       maybe_huge{};  // faults that may have brought a huge page, not settled
 };
 
-/// `huge_pages`: can a fault in this process bring one?
-Refaults refaults(const jt_refaults& counted, const Waiting& waiting, bool huge_pages);
+/// `watched_ns`: since when the target is watched. `huge_pages`: can a fault in this process bring one?
+Refaults refaults(const jt_refaults& counted, const Waiting& waiting, uint64_t watched_ns, bool huge_pages);
 
 /// Huge pages that the kernel made of a target's small ones during the trace (khugepaged, MADV_COLLAPSE).
 /// That fills the holes that purges left, with no fault and nobody asking for the memory.

@@ -17,8 +17,9 @@ Maybe<double> ratio(uint64_t part, uint64_t whole) {
 
 }  // namespace
 
-Refaults refaults(const jt_refaults& counted, const Waiting& waiting, bool huge_pages) {
+Refaults refaults(const jt_refaults& counted, const Waiting& waiting, uint64_t watched_ns, bool huge_pages) {
   Refaults out;
+  out.watched_ns = watched_ns;
   out.evicted_pages = counted.evicted_pages;
   out.evicted_chunks = counted.evicted_chunks;
   Touched so_far;
@@ -56,9 +57,17 @@ Maybe<double> Refaults::share(const Touched& within) const {
   if (within.waiting_pages == 0) {
     return least_share(within);
   }
+  struct Limit {
+    const Touched* touched;
+    uint64_t seconds;
+  };
   double untouched = 1;
   Touched before;
-  for (const Touched* limit : {&within_1s, &within_10s, &within_60s}) {
+  for (const auto& [limit, seconds] :
+       {Limit{&within_1s, 1}, Limit{&within_10s, 10}, Limit{&within_60s, 60}}) {
+    if (watched_ns < seconds * 1'000'000'000) {
+      return std::nullopt;  // to take it that none is touched at such an age would be a guess
+    }
     const double watched = static_cast<double>(followed_pages) - static_cast<double>(before.pages) -
                            static_cast<double>(before.waiting_pages);
     const auto touched = static_cast<double>(limit->pages - std::min(limit->pages, before.pages));

@@ -124,9 +124,12 @@ Json refaults() {
       {{"touched_pages", whole()},
        {"touched_max_pages", described(whole(), "had each fault that may have brought a huge page done so")},
        {"waiting_pages", described(whole(), "untouched, but that time has not passed yet")},
-       {"share", described(or_null(share), "an estimate when pages are waiting; null when most are")},
+       {"share",
+        described(or_null(share),
+                  "an estimate when pages are waiting; null when most are, or all that was not touched")},
        {"share_min", described(or_null(share), "touched_pages of all followed pages")},
-       {"share_max", or_null(share)}});
+       {"share_max",
+        described(or_null(share), "share, had each fault that may have brought a huge page done so")}});
   const Json part =
       object({{"followed_pages", whole()}, {"touched_pages", described(whole(), "within 60 s")}});
   return object({{"purged_pages", described(whole(), "taken by MADV_DONTNEED or PROT_NONE")},

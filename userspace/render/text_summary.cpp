@@ -405,8 +405,8 @@ std::string whole_percent(double share) {
   return percent(static_cast<uint64_t>(std::lround(share * parts)), parts);
 }
 
-/// "6 %", or "6 % to 31 %" when huge pages may have come with the touched ones. Empty: no page has had the
-/// time.
+/// "6 %", or "6 % to 31 %" when huge pages may have come with the touched ones. Empty: too few pages have had
+/// the time.
 std::string touched_share(const ledger::Refaults& all, const ledger::Touched& within) {
   const auto least = all.share(within);
   const auto most = all.most_share(within);
@@ -418,27 +418,44 @@ std::string touched_share(const ledger::Refaults& all, const ledger::Touched& wi
   return glue(from == to ? from : from + " to " + to);
 }
 
+/// The one to look at first.
+std::array<std::pair<const ledger::Touched*, const char*>, 3> refault_limits(const ledger::Refaults& all) {
+  return {{{&all.within_10s, "10 s"}, {&all.within_60s, "60 s"}, {&all.within_1s, "1 s"}}};
+}
+
 std::string touched_shares(const ledger::Refaults& all) {
-  struct Limit {
-    const ledger::Touched& within;
-    const char* words;
-  };
-  const std::array<Limit, 3> limits = {Limit{all.within_10s, "10 s"}, Limit{all.within_60s, "60 s"},
-                                       Limit{all.within_1s, "1 s"}};
   std::string text;
   Phrases others;
-  for (const Limit& limit : limits) {
-    const std::string share = touched_share(all, limit.within);
+  for (const auto& [within, words] : refault_limits(all)) {
+    std::string share = touched_share(all, *within);
+    // What came back already is no estimate, and beside a longer time of no use.
+    if (const double sure = all.least_share(*within).value_or(0);
+        share.empty() && text.empty() && sure >= 0.01) {
+      share = "at least " + glue(whole_percent(sure));
+    }
     if (share.empty()) {
       continue;
     }
     if (text.empty()) {
-      text = share + " of the purged pages were touched again within " + glue(limit.words);
+      text = share + " of the purged pages were touched again within " + glue(words);
     } else {
-      others.add(share + " within " + glue(limit.words));
+      others.add(share + " within " + glue(words));
     }
   }
   return text + (others.empty() ? "" : " (" + others.text() + ")");
+}
+
+/// Which of the shares are estimates: pages that were watched for less are taken to be like those that were
+/// not.
+std::string too_early(const ledger::Refaults& all) {
+  Phrases text;
+  for (const auto& [within, words] : refault_limits(all)) {
+    if (all.share(*within) && within->waiting_pages > all.followed_pages / 20) {
+      text.add(fmt::format("{}{} for less than {}", share(within->waiting_pages, all.followed_pages),
+                           text.empty() ? " were watched" : "", glue(words)));
+    }
+  }
+  return text.empty() ? "" : "an estimate: " + text.text();
 }
 
 void refault_lines(Page& page, const Summary& s) {
@@ -456,9 +473,8 @@ void refault_lines(Page& page, const Summary& s) {
                                : all.followed_pages == 0
                                    ? "no purged page could be followed"
                                    : "too early to say: most was purged in the last second");
-    if (all.share(all.within_10s) && all.within_10s.waiting_pages > all.followed_pages / 20) {
-      page.labelled("", fmt::format("an estimate: {} of them had not had these 10 s at the end",
-                                    share(all.within_10s.waiting_pages, all.followed_pages)));
+    if (const std::string early = too_early(all); !early.empty()) {
+      page.labelled("", early);
     }
     if (all.followed_pages > 0 && all.followed_pages < all.purged_pages) {
       page.labelled("", fmt::format("an estimate: {} of the purged pages were followed",

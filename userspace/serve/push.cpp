@@ -7,6 +7,7 @@
 #include <random>
 
 #include "util/clock.hpp"
+#include "util/say.hpp"
 
 namespace jemtrace::serve {
 
@@ -62,7 +63,7 @@ Own::Push Pusher::counts() const {
 /// Once, and once again when it has worked in between: a collector that is down for an hour fills no log.
 void Pusher::complain(const std::string& what) {
   if (failures_ == 1) {
-    fmt::print(stderr, "jemtrace: {}; it is tried again\n", what);
+    say("{}; it is tried again", what);
   }
 }
 
@@ -129,8 +130,7 @@ void Pusher::run(int stop) {
     pollfd end{.fd = stop, .events = POLLIN, .revents = 0};
     if (::poll(&end, 1, wake <= then ? 0 : static_cast<int>(wake - then)) > 0) {
       if (queued_ > 0) {  // in the metrics nobody can read it any more
-        fmt::print(stderr, "jemtrace: the OTLP collector did not confirm the last exports ({})\n",
-                   queued_.load());
+        say("the OTLP collector did not confirm the last exports ({})", queued_.load());
       }
       return;
     }

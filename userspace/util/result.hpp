@@ -17,6 +17,8 @@ enum class Errc {
   too_large,    // input beyond the stated bound
   usage,        // the command line is wrong: exit status 2
   no_target,    // nothing selected uses jemalloc: exit status 3
+  cannot_run,   // a command: exit status 127 when it was not found, else 126
+  cannot_trace  // this host does not allow it: exit status 77
 };
 
 /// A failure that a user can meet: what was tried, on which object, errno if there is one, and what to do

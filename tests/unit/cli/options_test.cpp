@@ -126,6 +126,10 @@ TEST(ParseOptions, refuses_what_makes_no_sense) {
                                              {"prof", "-p", "1", "--activate", "--deactivate"},
                                              {"diagnose", "--flush-lazyfree"},
                                              {"diagnose", "--mallctl=call"},
+                                             {"-d", "1s", "serve"},
+                                             {"--strict", "stats", "-p", "1"},
+                                             {"-p", "1", "check"},
+                                             {"serve", "--otlp-interval", "1s"},
                                              {"bogus"}}) {
     const auto parsed = parse_line(args);
     EXPECT_FALSE(parsed.options) << args[0];

@@ -71,6 +71,8 @@ TEST(Totals, without_sources_keep_what_the_advice_says) {
   EXPECT_EQ(totals.counters.decay[JT_STATE_UNKNOWN].purged, 4u);
 }
 
+constexpr uint64_t minute_ns = 60'000'000'000;
+
 TEST(Refaults, add_up_from_short_times_to_long_ones) {
   jt_refaults counted{};
   counted.followed_pages[JT_STATE_DIRTY] = 2000;
@@ -78,7 +80,7 @@ TEST(Refaults, add_up_from_short_times_to_long_ones) {
   counted.touched_pages[JT_STATE_DIRTY][JT_REFAULT_10S] = 20;
   counted.touched_pages[JT_STATE_UNKNOWN][JT_REFAULT_60S] = 30;
   counted.touched_pages[JT_STATE_DIRTY][JT_REFAULT_LATER] = 1000;
-  const Refaults all = refaults(counted, {}, true);
+  const Refaults all = refaults(counted, {}, minute_ns, true);
   EXPECT_EQ(all.within_1s.pages, 10u);
   EXPECT_EQ(all.within_10s.pages, 30u);
   EXPECT_EQ(all.within_60s.pages, 60u);
@@ -91,9 +93,9 @@ TEST(Refaults, count_a_huge_page_in_full_only_where_there_may_be_one) {
   counted.maybe_huge[JT_REFAULT_1S] = 1;
   Waiting waiting;
   waiting.maybe_huge[JT_REFAULT_10S] = 1;
-  EXPECT_EQ(refaults(counted, waiting, true).within_1s.most_pages, 512u);
-  EXPECT_EQ(refaults(counted, waiting, true).within_10s.most_pages, 1023u);
-  EXPECT_EQ(refaults(counted, waiting, false).within_10s.most_pages, 1u);
+  EXPECT_EQ(refaults(counted, waiting, minute_ns, true).within_1s.most_pages, 512u);
+  EXPECT_EQ(refaults(counted, waiting, minute_ns, true).within_10s.most_pages, 1023u);
+  EXPECT_EQ(refaults(counted, waiting, minute_ns, false).within_10s.most_pages, 1u);
 }
 
 TEST(Refaults, have_no_share_when_no_page_has_had_the_time) {
@@ -101,7 +103,7 @@ TEST(Refaults, have_no_share_when_no_page_has_had_the_time) {
   counted.followed_pages[JT_STATE_MUZZY] = 100;
   Waiting waiting;
   waiting.pages = {50, 100, 100};
-  const Refaults all = refaults(counted, waiting, false);
+  const Refaults all = refaults(counted, waiting, minute_ns, false);
   EXPECT_EQ(all.share(all.within_1s), 0.0);
   EXPECT_FALSE(all.share(all.within_10s).has_value());
 }
@@ -113,12 +115,28 @@ TEST(Refaults, share_is_not_taken_up_by_a_short_trace) {
   counted.touched_pages[JT_STATE_DIRTY][JT_REFAULT_10S] = 100;
   Waiting waiting;
   waiting.pages = {0, 40'000, 40'000};
-  const Refaults all = refaults(counted, waiting, false);
+  const Refaults all = refaults(counted, waiting, minute_ns, false);
   EXPECT_NEAR(all.share(all.within_10s).value_or(1), 100.0 / (100'100 - 20'000), 1e-9);
   EXPECT_NEAR(all.least_share(all.within_10s).value_or(1), 100.0 / 100'100, 1e-9);
   waiting.pages = {0, 100'000, 100'000};
-  const Refaults late = refaults(counted, waiting, false);
+  const Refaults late = refaults(counted, waiting, minute_ns, false);
   EXPECT_FALSE(late.share(late.within_10s).has_value());
+}
+
+TEST(Refaults, have_no_share_for_longer_than_was_watched) {
+  jt_refaults counted{};
+  counted.followed_pages[JT_STATE_DIRTY] = 100;
+  counted.touched_pages[JT_STATE_DIRTY][JT_REFAULT_1S] = 57;
+  Waiting waiting;
+  waiting.pages = {0, 43, 43};
+  const Refaults some = refaults(counted, waiting, 9'000'000'000, false);
+  EXPECT_EQ(some.share(some.within_1s), 0.57);
+  EXPECT_FALSE(some.share(some.within_10s).has_value());
+  EXPECT_FALSE(some.most_share(some.within_10s).has_value());
+  EXPECT_EQ(some.least_share(some.within_10s), 0.57);
+  // Nobody is left to touch them: then it is known.
+  const Refaults ended = refaults(counted, {}, 9'000'000'000, false);
+  EXPECT_EQ(ended.share(ended.within_60s), 0.57);
 }
 
 TEST(TransitionTotals, add_up_over_payers) {

@@ -67,7 +67,7 @@ inline ledger::Refaults refaults() {
   counted.touched_pages[JT_STATE_MUZZY][JT_REFAULT_LATER] = 7;
   ledger::Waiting waiting;
   waiting.pages = {0, 100, 500};
-  return ledger::refaults(counted, waiting, false);
+  return ledger::refaults(counted, waiting, 60'000'000'000, false);
 }
 
 inline ledger::Summary summary(const std::string& tier = "symbols") {

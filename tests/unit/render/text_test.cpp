@@ -183,6 +183,7 @@ RSS        1.17 GB -> 1.13 GB, max 1.28 GB; 205 MB of it LazyFree: the kernel
            purge calls took 40.0 MB out of RSS (+-2.00 MB)
 came back  6 % of the purged pages were touched again within 10 s (8 % within
            60 s, 2 % within 1 s)
+           an estimate: 10 % were watched for less than 60 s
            an estimate: 87 % of the purged pages were followed
            MADV_FREE is not in it: until the kernel takes a page, a touch of it
            raises no fault
@@ -293,6 +294,7 @@ RSS        1.17 GB -> 1.13 GB, max 1.28 GB; 205 MB of it LazyFree: the kernel
            purge calls took 40.0 MB out of RSS (+-2.00 MB)
 came back  6 % of the purged pages were touched again within 10 s (8 % within
            60 s, 2 % within 1 s)
+           an estimate: 10 % were watched for less than 60 s
            an estimate: 87 % of the purged pages were followed
 sweeps     37 dirty, 35 muzzy: 66 background, 6 by arena.<i>.purge
 not purges 12 zero fills (100 MB), 1 thread stack trimmed (8.00 MB)
@@ -339,6 +341,15 @@ TEST_F(Text, summary_does_not_take_pages_for_lost_that_have_had_no_time_to_come_
     *within = {0, 0, s.refaults->followed_pages};
   }
   EXPECT_NE(summary(s).find("came back  too early to say"), std::string::npos) << summary(s);
+}
+
+TEST_F(Text, summary_says_of_a_short_trace_what_came_back_at_least) {
+  ledger::Summary s = samples::summary();
+  s.refaults->watched_ns = 9 * samples::second;
+  EXPECT_NE(
+      summary(s).find("came back  at least 6 % of the purged pages were touched again within 10 s (2 %\n"),
+      std::string::npos)
+      << summary(s);
 }
 
 TEST_F(Text, summary_says_what_of_the_refaults_was_lost) {
