@@ -149,7 +149,7 @@ Strings words_of(const std::string& text) {
 }
 
 const std::string& redis_port() {
-  static const std::string port = std::to_string(20000 + ::getpid() % 20000);
+  static const std::string port = free_port();
   return port;
 }
 

@@ -1,8 +1,10 @@
 #include "live.hpp"
 
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -142,6 +144,23 @@ std::string jemtrace_path() {
 
 std::string workload(std::string_view name) {
   return std::string(WORKLOADS_PATH) + "/" + std::string(name);
+}
+
+std::string free_port() {
+  for (int port = 20000 + getpid() % 10000;; port++) {
+    const int probe = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    const int yes = 1;
+    setsockopt(probe, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_port = htons(static_cast<uint16_t>(port));
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    const bool is_free = bind(probe, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0;
+    close(probe);
+    if (is_free) {
+      return std::to_string(port);
+    }
+  }
 }
 
 int number_from_environment(const char* name, int otherwise) {

@@ -47,6 +47,9 @@ std::string jemtrace_path();
 /// The path of a workload of this build; of the ones made from libjemalloc.a: "static_NAME".
 std::string workload(std::string_view name);
 
+/// On which a server can listen on loopback: below those that the kernel gives to whoever connects somewhere.
+std::string free_port();
+
 /// A value from the environment, for tests that repeat.
 int number_from_environment(const char* name, int otherwise);
 

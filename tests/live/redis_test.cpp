@@ -19,7 +19,7 @@ namespace {
 class Redis {
  public:
   Redis()
-      : port_(std::to_string(20000 + getpid() % 20000)),
+      : port_(free_port()),
         server_({"redis-server", "--port", port_, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",
                  "--dir", "/tmp"},
                 {.environment = {{"MALLOC_CONF", "dirty_decay_ms:200,muzzy_decay_ms:200"}}}) {

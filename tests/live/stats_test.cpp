@@ -98,7 +98,7 @@ INSTANTIATE_TEST_SUITE_P(Linkage, Stats, ::testing::Values("held", "static_held"
                          [](const auto& info) { return info.param; });
 
 LIVE_TEST(StatsRedis, sums_to_rss) {
-  const std::string port = std::to_string(21000 + ::getpid() % 20000);
+  const std::string port = free_port();
   Process redis({"redis-server", "--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"},
                 {.environment = {{"MALLOC_CONF", "dirty_decay_ms:200,muzzy_decay_ms:60000"}}});
   redis.wait_for_out("Ready to accept connections");

@@ -104,7 +104,7 @@ Status check_place(const CLI::App& app) {
     const std::string name = option->get_name(false, true);
     if (option->count() > 0 && !option->get_lnames().empty() &&
         verbs.front()->get_option_no_throw("--" + option->get_lnames().front()) == nullptr) {
-      return fail(Errc::usage, fmt::format("{} says nothing to {}", name, verbs.front()->get_name()),
+      return fail(Errc::usage, fmt::format("{} has no option {}", verbs.front()->get_name(), name),
                   fmt::format("jemtrace {} --help lists its options", verbs.front()->get_name()));
     }
   }

@@ -63,6 +63,14 @@ attach::LoadOptions load_options(const TracerOptions& options) {
   return load;
 }
 
+/// What fails before any process is looked at is the host's.
+tl::unexpected<Error> of_the_host(Error error) {
+  if (error.code == Errc::denied || error.code == Errc::unsupported) {
+    error.code = Errc::cannot_trace;
+  }
+  return tl::unexpected(std::move(error));
+}
+
 }  // namespace
 
 Tracer::Tracer(TracerOptions options, Listener listener, ProcRoot proc,
@@ -76,14 +84,6 @@ Tracer::Tracer(TracerOptions options, Listener listener, ProcRoot proc,
 Tracer::~Tracer() {
   stop();
   wait_until_detached();
-}
-
-/// What fails before any process is looked at is the host's.
-tl::unexpected<Error> of_the_host(Error error) {
-  if (error.code == Errc::denied || error.code == Errc::unsupported) {
-    error.code = Errc::cannot_trace;
-  }
-  return tl::unexpected(std::move(error));
 }
 
 Result<std::unique_ptr<Tracer>> Tracer::start(TracerOptions options, Listener listener, ProcRoot proc) {
@@ -515,18 +515,18 @@ void Tracer::rescan_after_loss() {
   }
   lifecycle_losses_ = lost;
   // Something came or went unheard: what is gone is ended, what is new is found.
-  std::vector<jt_target_id> gone;
+  std::vector<End> gone;
   for (const auto& [born, target] : targets_) {
     const auto kernel = bpf_->target(target->id.tgid);
     if (!kernel || kernel->id.born_ns != born) {
-      gone.push_back(target->id);
+      gone.push_back({target->id, kernel.has_value(), 0});
     } else if (discover::has_ended(proc_, target->process)) {
       bpf_->remove_target(target->id.tgid);
-      gone.push_back(target->id);
+      gone.push_back({target->id, false, 0});
     }
   }
-  for (const jt_target_id& id : gone) {
-    end(id, false);
+  for (const End& one : gone) {
+    end(one.id, one.by_exec);
   }
   if (const auto pids = proc_.pids()) {
     for (const pid_t pid : *pids) {
@@ -584,6 +584,7 @@ void Tracer::stop() {
   for (Result<bool> more = true; more && *more;) {
     more = take_events();
   }
+  end_those_told(ends_.size());
   for (const auto& [born, target] : targets_) {
     finish(*target, true);
   }
