@@ -233,7 +233,7 @@ Result<const TracedImage*> Images::look_at(Fd file, const jt_file& name, const s
   // Programs are updated, containers come and go: over months there are many files without a jemalloc. Looked
   // at again, they are found not to have one again.
   constexpr size_t most_files = 65536;
-  if (by_name_.size() >= most_files) {
+  if (by_name_.size() >= most_files || by_file_.size() >= most_files) {
     std::erase_if(by_name_, [](const auto& known) { return known.second == nullptr; });
     std::erase_if(by_file_, [](const auto& known) { return known.second == nullptr; });
   }

@@ -151,7 +151,18 @@ Status ClassReader::find_bins(std::span<Raw> raws, std::span<const Arena> arenas
   return {};
 }
 
+/// A program can have thousands of arenas with 64 shards in each bin: 500 kB each.
 Status ClassReader::read(std::span<Arena> arenas) {
+  constexpr size_t most_bytes = 16 << 20;
+  const size_t bytes = all_shards_ * layout_.bin_bytes + large_classes * layout_.large_bytes;
+  const size_t at_once = std::max<size_t>(1, most_bytes / std::max<size_t>(1, bytes));
+  for (size_t begin = 0; begin < arenas.size(); begin += at_once) {
+    TRY(read_some(arenas.subspan(begin, std::min(at_once, arenas.size() - begin))));
+  }
+  return {};
+}
+
+Status ClassReader::read_some(std::span<Arena> arenas) {
   std::vector<Raw> raws(arenas.size());
   TRY(find_bins(raws, arenas));
   std::vector<size_t> left;
@@ -225,6 +236,7 @@ bool ClassReader::take_bins(const Raw& raw, Arena& arena, uint64_t& bytes) const
   size_t at = 0;
   for (size_t bin = 0; bin < shards_.size(); ++bin) {
     uint64_t blocks = 0;
+    uint64_t slabs = 0;
     for (uint32_t shard = 0; shard < shards_[bin]; ++shard, ++at) {
       const auto stats = BinStats::at(
           std::span(raw.bins).subspan(at * layout_.bin_bytes + layout_.bin_stats, BinStats::bytes));
@@ -236,8 +248,9 @@ bool ClassReader::take_bins(const Raw& raw, Arena& arena, uint64_t& bytes) const
         return false;
       }
       blocks += stats.curregs;
-      add_taken(*arena.taken, pages_per_slab_[bin], stats.nslabs);
+      slabs += stats.nslabs;
     }
+    add_taken(*arena.taken, pages_per_slab_[bin], slabs);
     arena.blocks.push_back(blocks);
     bytes += blocks * classes_.small[bin];
   }
@@ -290,19 +303,20 @@ std::vector<ledger::SizeClass> ClassReader::sum(std::span<const Arena> arenas) c
   return out;
 }
 
-Status ClassReader::read_tcaches(std::span<Arena> arenas) {
+Status ClassReader::read_tcaches(std::span<Arena> arenas, Clock::time_point until) {
   why_.clear();
   if (!layout_.tcaches) {
     why_ = "where this jemalloc keeps its thread caches is not known";
     return {};
   }
   for (Arena& arena : arenas) {
-    for (int attempt = 0; attempt < attempts && !arena.tcache_bytes; ++attempt) {
-      ASSIGN_OR_RETURN(arena.tcache_bytes, tcaches_of(arena.address));
+    for (int attempt = 0; attempt < attempts && !arena.tcache_bytes && Clock::now() < until; ++attempt) {
+      ASSIGN_OR_RETURN(arena.tcache_bytes, tcaches_of(arena.address, until));
     }
     if (!arena.tcache_bytes) {
       ++discarded_;
-      why_ = "the list of an arena's thread caches changed at each look";
+      why_ = Clock::now() < until ? "the list of an arena's thread caches changed at each look"
+                                  : "their lists are too long for the time there is";
     }
   }
   return {};
@@ -310,7 +324,7 @@ Status ClassReader::read_tcaches(std::span<Arena> arenas) {
 
 /// cache_bin_array_descriptor_t { next, prev; bins } of a ring; up to 5.2 the bins of small classes and those
 /// of large ones are apart. nullopt: it changed meanwhile.
-Result<std::optional<uint64_t>> ClassReader::tcaches_of(uint64_t arena) {
+Result<std::optional<uint64_t>> ClassReader::tcaches_of(uint64_t arena, Clock::time_point until) {
   const auto read_words = [&](uint64_t address, std::span<uint64_t> words) -> Result<bool> {
     std::array<Memory::Piece, 1> piece = {
         {{address, {reinterpret_cast<uint8_t*>(words.data()), words.size() * sizeof(uint64_t)}}}};
@@ -330,7 +344,7 @@ Result<std::optional<uint64_t>> ClassReader::tcaches_of(uint64_t arena) {
     std::array<uint64_t, 4> one{};  // next, prev, bins, and up to 5.2 those of large classes
     const size_t words = layout_.kind == Bins::behind ? 3 : 4;
     ASSIGN_OR_RETURN(const bool whole, read_words(at, std::span(one).first(words)));
-    if (at % 8 != 0 || !whole || (before != 0 && one[1] != before)) {
+    if (at % 8 != 0 || !whole || Clock::now() >= until || (before != 0 && one[1] != before)) {
       return std::nullopt;
     }
     last = before == 0 ? one[1] : last;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -42,8 +43,10 @@ class ClassReader {
   /// In as many system calls as one arena takes; what does not agree is read again, a few times.
   /// Errc::gone, denied: nothing of the process can be read.
   Status read(std::span<Arena> arenas);
-  /// What thread caches hold; walks their list, one system call for each cache.
-  Status read_tcaches(std::span<Arena> arenas);
+  using Clock = std::chrono::steady_clock;
+  /// What thread caches hold; walks their list, two system calls for each cache. From `until` on they are
+  /// unknown.
+  Status read_tcaches(std::span<Arena> arenas, Clock::time_point until);
 
   /// Over all arenas; their blocks are unknown where those of an arena are.
   [[nodiscard]] std::vector<ledger::SizeClass> sum(std::span<const Arena> arenas) const;
@@ -53,12 +56,13 @@ class ClassReader {
 
  private:
   struct Raw;
+  Status read_some(std::span<Arena> arenas);
   bool take(Raw& raw, Arena& arena);
   static void add_taken(ledger::Taken& taken, uint64_t pages, uint64_t extents);
   bool take_bins(const Raw& raw, Arena& arena, uint64_t& bytes) const;
   bool take_large(const Raw& raw, Arena& arena, uint64_t& bytes) const;
   Status find_bins(std::span<Raw> raws, std::span<const Arena> arenas);
-  Result<std::optional<uint64_t>> tcaches_of(uint64_t arena);
+  Result<std::optional<uint64_t>> tcaches_of(uint64_t arena, Clock::time_point until);
   Status add_tcache(uint64_t small, uint64_t large, std::optional<uint64_t>& bytes);
   bool refuse(const char* why);
 

@@ -110,7 +110,6 @@ class Attempt {
       : memory_(memory), s_(structures), bias_(bias), options_(options) {}
 
   Result<ledger::Reading> read() {
-    const auto started = ExtentWalker::Clock::now();
     out_.at_ns = monotonic_ns();
     TRY(check());
     plan();
@@ -137,7 +136,7 @@ class Attempt {
       TRY(read_classes());
     }
     if (options_.with_ranges) {
-      walk({options_.max_extents, started + options_.max_time});
+      walk({options_.max_extents, started_ + options_.max_time});
     }
     explain();
     out_.cost_ns = monotonic_ns() - out_.at_ns;
@@ -552,7 +551,7 @@ class Attempt {
       because("allocated: " + reader.why());
     }
     if (options_.with_ranges) {
-      TRY(reader.read_tcaches(arenas));
+      TRY(reader.read_tcaches(arenas, started_ + options_.max_time));
       if (!reader.why().empty()) {
         because("thread caches: " + reader.why());
       }
@@ -631,6 +630,7 @@ class Attempt {
   std::map<uint32_t, Kept> kept_;
   size_t understood_ = 0;  // arenas
   ledger::Reading out_;
+  const ExtentWalker::Clock::time_point started_ = ExtentWalker::Clock::now();
 };
 
 }  // namespace

@@ -5,6 +5,7 @@ namespace {
 
 constexpr uint64_t max_age_ms = 250;   // of a snapshot
 constexpr uint64_t patience_ms = 250;  // while the tracer looks at a new file, the last snapshot has to do
+constexpr const char* stuck = "jemtrace has not answered itself for minutes: it is stuck";
 
 }  // namespace
 
@@ -25,7 +26,7 @@ Response Pages::metrics(const Request& request) {
   const Format format = negotiate(request.header("accept"));
   auto body = snapshots_.get_encoded(format, max_age_ms, patience_ms);
   if (!body) {
-    return make_response(503, "tracing has not begun yet");
+    return make_response(503, snapshots_.stuck() ? stuck : "tracing has not begun yet");
   }
   scrapes_[static_cast<size_t>(format)] += 1;
   return {
@@ -49,7 +50,7 @@ Response Pages::operator()(const Request& request) {
     return metrics(request);
   }
   if (request.path == "/-/healthy") {
-    return make_response(200, "healthy");
+    return snapshots_.stuck() ? make_response(503, stuck) : make_response(200, "healthy");
   }
   if (request.path == "/-/ready") {
     constexpr uint64_t any_age_ms = ~uint64_t{0} / 1'000'000;

@@ -6,7 +6,17 @@
 
 namespace jemtrace::serve {
 
-Snapshots::Snapshots() : wanted_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {}
+Snapshots::Snapshots(uint64_t stuck_after_ms)
+    : wanted_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)), stuck_after_ns_(stuck_after_ms * 1'000'000) {}
+
+bool Snapshots::stuck_locked() const {
+  return latest_ && asked_ns_ != 0 && monotonic_ns() - asked_ns_ > stuck_after_ns_;
+}
+
+bool Snapshots::stuck() const {
+  const std::lock_guard lock(mutex_);
+  return stuck_locked();
+}
 
 std::shared_ptr<const Exposition> Snapshots::get(uint64_t max_age_ms, uint64_t patience_ms) {
   std::unique_lock lock(mutex_);
@@ -14,10 +24,11 @@ std::shared_ptr<const Exposition> Snapshots::get(uint64_t max_age_ms, uint64_t p
     return latest_ && monotonic_ns() - latest_->made_mono_ns <= max_age_ms * 1'000'000;
   };
   if (!is_fresh()) {
+    asked_ns_ = asked_ns_ == 0 ? monotonic_ns() : asked_ns_;
     (void)::eventfd_write(wanted_.get(), 1);
     published_.wait_for(lock, std::chrono::milliseconds(patience_ms), is_fresh);
   }
-  return latest_;
+  return stuck_locked() ? nullptr : latest_;
 }
 
 std::shared_ptr<const std::string> Snapshots::get_encoded(Format format, uint64_t max_age_ms,
@@ -45,6 +56,7 @@ void Snapshots::publish(Exposition exposition) {
   eventfd_t asked = 0;
   const std::lock_guard lock(mutex_);
   (void)::eventfd_read(wanted_.get(), &asked);
+  asked_ns_ = 0;
   latest_.swap(next);
   encoded_ = {};
   published_.notify_all();

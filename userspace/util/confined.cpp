@@ -245,6 +245,10 @@ Status confine(const Confinement& confinement, int channel, pid_t parent) {
   TRY(unmap_shared());
   const sched_param ordinary{.sched_priority = 0};
   ::sched_setscheduler(0, SCHED_OTHER, &ordinary);  // never as a real-time thread, whatever we are
+  if (const Fd score(::open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC)); score) {
+    (void)!::write(score.get(), "1000",
+                   4);  // when memory is short, rather this one than the process that traces
+  }
   TRY(set_limits(confinement.budget));
   TRY(drop_user_and_capabilities());
   // After the change of user, which resets both.

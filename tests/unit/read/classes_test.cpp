@@ -93,7 +93,7 @@ class ClassReaderTest : public testing::Test {
         {{.address = arena_at, .allocated_bytes = {}, .tcache_bytes = {}, .blocks = {}}}};
     if (reader.open()) {
       EXPECT_TRUE(reader.read(arenas));
-      EXPECT_TRUE(reader.read_tcaches(arenas));
+      EXPECT_TRUE(reader.read_tcaches(arenas, until));
     }
     discarded = reader.discarded();
     classes = reader.sum(arenas);
@@ -103,6 +103,7 @@ class ClassReaderTest : public testing::Test {
   FakeMemory memory;
   locate::Structures structures;
   uint64_t discarded = 0;
+  ClassReader::Clock::time_point until = ClassReader::Clock::time_point::max();
   std::vector<ledger::SizeClass> classes;
 };
 
@@ -137,6 +138,15 @@ TEST_F(ClassReaderTest, adds_slabs_and_extents_up) {
   EXPECT_EQ(classes[2].blocks, 10U);
   EXPECT_EQ(classes[37].blocks, 3U);
   EXPECT_TRUE(classes[37].large);
+}
+
+TEST_F(ClassReaderTest, has_no_time_for_thread_caches) {
+  put_bin(2, 100, 90, 10);
+  until = ClassReader::Clock::time_point::min();
+  const ClassReader::Arena arena = read();
+  EXPECT_TRUE(arena.allocated_bytes);
+  EXPECT_FALSE(arena.tcache_bytes);
+  EXPECT_EQ(discarded, 1U);
 }
 
 TEST_F(ClassReaderTest, adds_the_shards_of_a_bin_up) {

@@ -66,6 +66,17 @@ TEST(Pages, are_ready_once_there_is_a_snapshot) {
   EXPECT_THAT(*pages(ask("/")).body, HasSubstr("/metrics"));
 }
 
+TEST(Pages, do_not_tell_numbers_that_stand_still) {
+  Snapshots snapshots(0);
+  Pages pages(snapshots, "", "1");
+  snapshots.publish({});  // made long ago
+  EXPECT_EQ(pages(ask("/-/healthy")).status, 200);
+  EXPECT_EQ(pages(ask("/metrics")).status, 503);
+  EXPECT_EQ(pages(ask("/-/healthy")).status, 503);
+  snapshots.publish({});
+  EXPECT_EQ(pages(ask("/-/healthy")).status, 200);
+}
+
 TEST(Pages, metrics_want_the_token_and_the_others_do_not) {
   Snapshots snapshots;
   snapshots.publish({});
