@@ -29,6 +29,12 @@ void churn(uint64_t seed, uint64_t blocks, uint64_t size, uint64_t ms) {
   }
 }
 
+bool background_threads_are_on() {
+  bool on = false;
+  size_t length = sizeof on;
+  return mallctl("background_thread", &on, &length, nullptr, 0) == 0 && on;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -39,6 +45,15 @@ int main(int argc, char** argv) {
     for (uint64_t i = 0; i < args.number("threads"); i++) {
       threads.emplace_back(churn, i + 1, args.number("blocks"), args.number("size"), args.number("ms"));
     }
+  }
+  // On a busy machine jemalloc's background threads may not have had their turn: there is something to purge
+  // now.
+  for (int i = 0; i < 1000 && background_threads_are_on(); i++) {
+    const workload::Counters counters = workload::read_counters(mallctl);
+    if (counters.dirty_npurge > 0 && counters.muzzy_npurge > 0) {
+      break;
+    }
+    workload::sleep_ms(10);
   }
   workload::finish(mallctl);
 }
