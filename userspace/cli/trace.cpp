@@ -316,9 +316,8 @@ Result<int> Trace::run() {
     print_summary(*target);
   }
   if (quiet_targets_ > 0) {
-    results_.print(
-        fmt::format("{} that gave nothing back: no summary (-p PID shows it)\n",
-                    quiet_targets_ == 1 ? "1 process" : fmt::format("{} processes", quiet_targets_)));
+    results_.print(plural(quiet_targets_, "process", "processes") +
+                   " that gave nothing back: no summary (-p PID shows it)\n");
   }
   TRY(results_.finish());
   tracer_->wait_until_detached();

@@ -46,8 +46,7 @@ Result<Target> target_with_images(const ProcRoot& proc, pid_t pid, Images& image
 }  // namespace
 
 std::string describe_unreadable(size_t processes) {
-  return fmt::format("{} could not be looked at: permission denied",
-                     processes == 1 ? "1 process" : fmt::format("{} processes", processes));
+  return plural(processes, "process", "processes") + " could not be looked at: permission denied";
 }
 
 Error Inspection::nothing() const {

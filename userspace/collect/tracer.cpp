@@ -18,6 +18,7 @@
 namespace jemtrace::collect {
 namespace {
 
+constexpr size_t most_lives = 10'000;          // at once: a full ring of them, and some
 constexpr uint32_t call_ring_bytes = 8 << 20;  // mapped twice in a row: counts twice in our RSS
 
 class Stopwatch {
@@ -277,9 +278,8 @@ void Tracer::adopt(const jt_target& kernel, bool from_its_start, const jt_event_
 // ---- what happened ----
 
 Status Tracer::take_lifecycle() {
-  constexpr size_t most = 10'000;  // a full ring, and some
   return bpf_
-      ->take(attach::BpfObject::Ring::lifecycle, most,
+      ->take(attach::BpfObject::Ring::lifecycle, most_lives,
              [this](const jt_event_header& event) { handle(event); })
       .map([](bool) {});
 }
@@ -595,7 +595,7 @@ void Tracer::wait_until_detached() {
   if (detaching_.joinable()) {
     detaching_.join();
     // From Linux 7.0 on a program may have been interrupted before it stopped somebody for us.
-    (void)bpf_->take(attach::BpfObject::Ring::lifecycle, 10'000, [this](const jt_event_header& event) {
+    (void)bpf_->take(attach::BpfObject::Ring::lifecycle, most_lives, [this](const jt_event_header& event) {
       if (event.type == JT_EV_NEW_FILE) {
         handle(event);
       }

@@ -16,10 +16,6 @@ using ledger::GroupKind;
 using ledger::Histogram;
 using ledger::PartialSum;
 
-std::string plural(uint64_t n, const char* one, const char* many) {
-  return fmt::format("{} {}", human_count(n), n == 1 ? one : many);
-}
-
 /// "12", "at least 12 (unknown in 3 of 10 processes)", "unknown".
 std::string sum_words(const PartialSum& sum, std::string (*number)(uint64_t), const char* parts) {
   const auto known = sum.known();

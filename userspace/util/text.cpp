@@ -116,6 +116,10 @@ std::string human_count(uint64_t count) {
   return digits;
 }
 
+std::string plural(uint64_t count, const char* one, const char* many) {
+  return human_count(count) + ' ' + (count == 1 ? one : many);
+}
+
 Result<std::chrono::milliseconds> parse_duration(std::string_view text) {
   const auto bad = [&] {
     return fail(Errc::usage, fmt::format("'{}' is not a duration", escape(text)),

@@ -24,6 +24,9 @@ std::string human_ns(uint64_t ns);
 /// "10 991": digits in groups of three.
 std::string human_count(uint64_t count);
 
+/// "1 process", "10 991 processes".
+std::string plural(uint64_t count, const char* one, const char* many);
+
 /// "500ms", "10s", "2m", "1h": a duration needs a unit; Errc::usage otherwise. The range is 1 ms to 10 years.
 Result<std::chrono::milliseconds> parse_duration(std::string_view text);
 

@@ -59,6 +59,8 @@ TEST(HumanCount, groups_digits) {
   EXPECT_EQ(human_count(7), "7");
   EXPECT_EQ(human_count(10991), "10 991");
   EXPECT_EQ(human_count(1234567), "1 234 567");
+  EXPECT_EQ(plural(1, "process", "processes"), "1 process");
+  EXPECT_EQ(plural(10991, "process", "processes"), "10 991 processes");
 }
 
 TEST(ParseDuration, needs_a_unit) {
